@@ -1,0 +1,98 @@
+//! `cargo xtask bench`: measurements, written to `docs/bench` with the command that made them.
+//!
+//! A benchmark is a target of the crate that it measures; it prints a Markdown table. Here the
+//! table gets its heading, the machine and the command. A model's path is left out of what is
+//! written: its name is in the table.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{cargo, output, say};
+
+/// What was typed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which benchmark: `gateway`
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// Passed on to the benchmark
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    rest: Vec<String>,
+}
+
+/// A benchmark and where it lives.
+struct Bench {
+    name: &'static str,
+    package: &'static str,
+    title: &'static str,
+    what: &'static str,
+}
+
+const BENCHES: [Bench; 1] = [Bench {
+    name: "gateway",
+    package: "commons-cli",
+    title: "What the gateway and the mesh add",
+    what: "The same greedy answer from the engine in one process, from the node that holds the \
+           model over HTTP, and from a node without it over HTTP and the mesh. The three are \
+           measured in turn, round by round. The records of every answer are made and stored.",
+}];
+
+/// Runs one benchmark and writes its page.
+pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
+    let known = BENCHES.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let Some(bench) = BENCHES.iter().find(|it| it.name == args.name) else {
+        bail!("there is no benchmark {:?}; there is: {known}", args.name);
+    };
+    let mut command =
+        cargo(root, &["bench", "--package", bench.package, "--bench", bench.name, "--"]);
+    command.args(&args.rest);
+    let table =
+        output(&mut command).context("the benchmark failed; run `cargo bench` to see why")?;
+    let page = page(bench, &args.rest, &machine(), &table);
+    let path = root.join("docs/bench").join(format!("{}.md", bench.name));
+    std::fs::write(&path, page).with_context(|| format!("failed to write {}", path.display()))?;
+    say(&table);
+    say(&format!("written to docs/bench/{}.md", bench.name));
+    Ok(())
+}
+
+fn page(bench: &Bench, rest: &[String], machine: &str, table: &str) -> String {
+    let mut shown = vec!["cargo", "xtask", "bench", bench.name];
+    let mut is_path = false;
+    for arg in rest {
+        shown.push(if is_path { "FILE" } else { arg });
+        is_path = arg == "--model";
+    }
+    format!(
+        "# {}\n\n{}\n\n```sh\n{}\n```\n\nMachine: {machine}.\n\n{}\n",
+        bench.title,
+        bench.what,
+        shown.join(" "),
+        table.trim_end()
+    )
+}
+
+/// The processor's name and the number of threads.
+fn machine() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let lscpu = output(&mut Command::new("lscpu")).unwrap_or_default();
+    let name = lscpu.lines().find_map(|line| line.strip_prefix("Model name:"));
+    let name = name.map_or(std::env::consts::ARCH, str::trim);
+    format!("{name}, {threads} threads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_says_how_it_was_made_and_names_no_path() {
+        let rest = ["--model", "/tmp/x.gguf", "--rounds", "3"].map(str::to_owned);
+        let page = page(&BENCHES[0], &rest, "a machine, 2 threads", "| a |\n");
+        assert!(page.contains("cargo xtask bench gateway --model FILE --rounds 3"), "{page}");
+        assert!(!page.contains("x.gguf"), "{page}");
+        assert!(page.contains("Machine: a machine, 2 threads."), "{page}");
+    }
+}
