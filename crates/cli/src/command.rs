@@ -1,0 +1,53 @@
+//! The commands, one file each: its `Args`, and a `run` that takes them and a writer.
+
+pub(crate) mod chat;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod models;
+pub(crate) mod peers;
+pub(crate) mod receipts;
+pub(crate) mod stop;
+pub(crate) mod up;
+pub(crate) mod why;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::args::{Args, Command};
+use crate::output::Output;
+use crate::settings::{Environment, Settings};
+
+/// Runs the command that was typed.
+pub(crate) fn run(args: Args, out: &mut Output<'_>) -> anyhow::Result<ExitCode> {
+    let settings = Settings::resolve(args.global.data_dir, &Environment::read())?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().build().context("failed to start the async runtime")?;
+    let result = runtime.block_on(dispatch(args.command, &settings, out));
+    // A thread that waits for a line of standard input would never let go by itself.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(
+    command: Command,
+    settings: &Settings,
+    out: &mut Output<'_>,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, settings, out).await?,
+        Command::Stop(args) => stop::run(args, settings, out).await?,
+        Command::Demo(args) => demo::run(args, out).await?,
+        Command::Chat(args) => chat::run(args, settings, out).await?,
+        Command::Models(args) => models::run(args, settings, out).await?,
+        Command::Peers(args) => peers::run(args, settings, out).await?,
+        Command::Invite(args) => invite::run(args, settings, out).await?,
+        Command::Join(args) => join::run(args, settings, out).await?,
+        Command::Why(args) => why::run(args, settings, out).await?,
+        Command::Receipts(args) => return receipts::run(args, settings, out).await,
+        Command::Doctor(args) => return doctor::run(args, settings, out).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}

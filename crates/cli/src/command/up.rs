@@ -1,0 +1,70 @@
+//! `commons up`: run a node on the data folder until it is told to end.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use crate::output::Output;
+use crate::settings::{API_DEFAULT, Settings};
+use crate::up;
+
+/// Run a node until Ctrl-C or `commons stop`
+///
+/// The API opens first and answers without the mesh. The node serves others only with `--share`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A model file (GGUF) to load; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: Vec<PathBuf>,
+
+    /// Where the API listens; an address beyond this machine needs `--api-key-file`
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = API_DEFAULT)]
+    pub(crate) api: SocketAddr,
+
+    /// A file whose one line is the key that users of the API must send
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
+    /// Where peers reach this node, such as /ip4/0.0.0.0/udp/4001/quic-v1; may be given several
+    /// times [default: free ports of this machine alone]
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<String>,
+
+    /// Join the mesh that this ticket invites to; `-` reads it from standard input
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) join: Option<String>,
+
+    /// Yes, members of the mesh may use this machine to compute their answers
+    #[arg(long)]
+    pub(crate) share: bool,
+
+    /// What the private mesh that a fresh data folder founds is called
+    #[arg(long, value_name = "NAME", default_value = "home")]
+    pub(crate) mesh_name: String,
+
+    /// How many threads compute [default: one for each physical core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroU16>,
+
+    /// End when standard input ends: for programs that start a node and may die before it
+    #[arg(long)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+impl std::fmt::Debug for Args {
+    /// The ticket is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Args").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+pub(crate) async fn run(
+    mut args: Args,
+    settings: &Settings,
+    out: &mut Output<'_>,
+) -> anyhow::Result<()> {
+    args.threads = up::use_threads(args.threads)?;
+    up::log_to_stderr()?;
+    let config = up::Config::from_args(args, settings)?;
+    up::run(config, out).await
+}

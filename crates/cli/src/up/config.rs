@@ -1,0 +1,99 @@
+//! What `commons up` was told, as what it means.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use commons_gateway::{ApiKey, check_bind};
+use zeroize::Zeroizing;
+
+use crate::command::join::read_ticket;
+use crate::command::up::Args;
+use crate::settings::Settings;
+
+/// A key is one short line.
+const KEY_FILE_SIZE_MAX: u64 = 4096;
+
+/// A node as it is to be run. Everything that can be checked without opening anything was.
+pub(crate) struct Config {
+    pub(super) data_dir: PathBuf,
+    pub(super) control_path: PathBuf,
+    pub(super) models: Vec<PathBuf>,
+    pub(super) api: SocketAddr,
+    pub(super) api_key: Option<ApiKey>,
+    pub(super) listen: Vec<String>,
+    pub(super) join: Option<Zeroizing<String>>,
+    pub(super) share: bool,
+    pub(super) mesh_name: String,
+    pub(super) threads: Option<u16>,
+    pub(super) until_stdin_ends: bool,
+}
+
+impl std::fmt::Debug for Config {
+    /// The ticket is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Config");
+        debug.field("data_dir", &self.data_dir).field("api", &self.api).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Takes what was typed, or says what is wrong with it.
+    pub(crate) fn from_args(args: Args, settings: &Settings) -> anyhow::Result<Self> {
+        ensure!(
+            !(args.until_stdin_ends && args.join.as_deref() == Some("-")),
+            "`--join -` and `--until-stdin-ends` both want standard input: choose one"
+        );
+        let models = args.model.iter().map(|path| model_file(path)).collect::<Result<_, _>>()?;
+        let api_key = args.api_key_file.as_deref().map(read_key).transpose()?;
+        check_bind(args.api, api_key.is_some())
+            .context("write a key into a file, and name it with `--api-key-file FILE`")?;
+        Ok(Self {
+            data_dir: settings.data_dir.clone(),
+            control_path: settings.control_path()?,
+            models,
+            api: args.api,
+            api_key,
+            listen: args.listen,
+            join: args.join.map(read_ticket).transpose()?,
+            share: args.share,
+            mesh_name: args.mesh_name,
+            threads: args.threads.map(Into::into),
+            until_stdin_ends: args.until_stdin_ends,
+        })
+    }
+}
+
+/// A model's path, if a file is there: a typing error is told before anything is opened.
+fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Ok(path.to_owned()),
+        Ok(_) => bail!("the model {} is not a file: name the .gguf file itself", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("there is no model file {}: check the path given with `--model`", path.display())
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("failed to look at the model {}", path.display()))
+        }
+    }
+}
+
+/// Reads a key that only its owner can read.
+fn read_key(path: &Path) -> anyhow::Result<ApiKey> {
+    let name = path.display();
+    let meta = std::fs::metadata(path);
+    let meta = meta.with_context(|| format!("failed to look at the API key file {name}"))?;
+    ensure!(meta.len() <= KEY_FILE_SIZE_MAX, "the API key file {name} is no key: it is too large");
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777;
+        ensure!(
+            mode.trailing_zeros() >= 6, // Six bits for group and others.
+            "others can read the API key file {name} (mode {mode:03o}): type `chmod 600 {}`",
+            crate::settings::quote(path)
+        );
+    }
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.with_context(|| format!("failed to read the API key file {name}"))?;
+    ApiKey::new(text.trim()).with_context(|| format!("the file {name} holds no API key"))
+}

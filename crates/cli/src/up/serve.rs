@@ -1,0 +1,195 @@
+//! A started node with its listeners, and how it ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use commons_engine::{LocalEngine, WorkerConfig};
+use commons_gateway::{
+    GatewayConfig, GatewayState, ServeLimits, control_router, router, serve_tcp, serve_unix,
+};
+use commons_mesh::{Mesh, MeshConfig};
+use commons_node::api::{Counters, JoinView, NodeApi as _};
+use commons_node::{Node, NodeConfig, Ports};
+use commons_port::net::Net;
+use commons_record::Millis;
+use commons_record::mesh::Capability;
+use tokio::task::JoinSet;
+
+use super::config::Config;
+use super::open::{Keys, Opened};
+use super::stop::Stop;
+use super::tell::Event;
+use crate::machine;
+use crate::offline::OfflineNet;
+use crate::runtime::{OsEntropy, RealClock, Stopwatch, TokioSpawn};
+
+/// Tells commons apart from other programs of the same network stack. Meshes are told apart by
+/// the protocols and topics that the node speaks, since a node can join another while it runs.
+const WIRE_SCOPE: &str = "commons";
+
+/// How often the meter and the join are looked at: a person sees no delay.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A busy node does not fill its owner's screen.
+const METER_EVERY: Duration = Duration::from_secs(5);
+
+/// Answers in work may go on for this long after the wish to end: the longest pause that a
+/// person at Ctrl-C takes for an ending and not for a hang.
+const DRAIN: Millis = Millis::from_secs(3);
+
+/// Goodbyes to peers are a courtesy.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// A running node.
+pub(super) struct Running {
+    pub(super) node: Arc<Node>,
+    pub(super) engine: Arc<LocalEngine>,
+    pub(super) capability: Capability,
+    pub(super) control_path: PathBuf,
+    api: std::net::SocketAddr,
+    is_shared: bool,
+    mesh: Option<Mesh>,
+    listeners: JoinSet<()>,
+    news: tokio::sync::Mutex<News>,
+    /// Last: the folder stays this process's own until all else is gone.
+    _opened: (Arc<commons_store::RedbJournal>, commons_store::DataDir),
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("api", &self.api).finish_non_exhaustive()
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct News {
+    join: Option<JoinView>,
+    meter: Counters,
+    meter_told: Option<Stopwatch>,
+}
+
+impl Running {
+    /// Starts the node and begins to answer. Waits for no model and no peer.
+    pub(super) async fn start(
+        config: &Config,
+        opened: Opened,
+        stop: &mut Stop,
+    ) -> anyhow::Result<Self> {
+        let engine = Arc::new(LocalEngine::new(WorkerConfig::default()));
+        let (mesh, net) = network(config, &opened.keys)?;
+        let capability = machine::capability(config.threads);
+        let clock = Arc::new(RealClock::new());
+        let ports = Ports {
+            net,
+            engine: engine.clone(),
+            journal: opened.journal.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(OsEntropy),
+            spawn: Arc::new(TokioSpawn),
+        };
+        let node_config = NodeConfig {
+            owner: opened.keys.owner,
+            node: opened.keys.node,
+            hpke_seed: opened.keys.hpke_seed,
+            mesh_name: config.mesh_name.clone(),
+            capability: capability.clone(),
+            share: config.share,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let node = Node::start(node_config, ports).await.context("failed to start the node")?;
+        let gateway = GatewayConfig { api_key: config.api_key.clone(), ..GatewayConfig::default() };
+        let state = GatewayState::new(node.clone(), clock, gateway);
+        let api = opened.api.local_addr().context("failed to see where the API listens")?;
+        let mut listeners = JoinSet::new();
+        let control = control_router(state.clone(), stop.by_owner());
+        listeners.spawn(serve_tcp(opened.api, router(state), limits(), stop.asked()));
+        listeners.spawn(serve_unix(opened.control, control, limits(), stop.asked()));
+        Ok(Self {
+            node,
+            engine,
+            capability,
+            control_path: opened.control_path,
+            api,
+            is_shared: config.share,
+            mesh,
+            listeners,
+            news: tokio::sync::Mutex::default(),
+            _opened: (opened.journal, opened.dir),
+        })
+    }
+
+    /// Where the API answers.
+    pub(super) fn api_url(&self) -> String {
+        format!("http://{}", self.api)
+    }
+
+    /// The next thing that the owner should hear of.
+    pub(super) async fn next_news(&self) -> Event {
+        let mut told = self.news.lock().await;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let join = self.node.status().await.join;
+            if join != told.join {
+                told.join.clone_from(&join);
+                if let Some(JoinView { mesh_name, state, .. }) = join {
+                    return Event::Join { mesh_name, state };
+                }
+            }
+            let is_due = told.meter_told.is_none_or(|it| it.elapsed() >= METER_EVERY);
+            let meter = self.node.counters();
+            let has_served = (meter.orders_served, meter.orders_refused)
+                != (told.meter.orders_served, told.meter.orders_refused);
+            if self.is_shared && is_due && has_served {
+                told.meter = meter;
+                told.meter_told = Some(Stopwatch::start());
+                return Event::meter(&meter);
+            }
+        }
+    }
+
+    /// Ends in order: no new work, answers in work for a while, goodbyes, then the disk.
+    pub(super) async fn end(mut self, stop: &Stop) {
+        stop.ask();
+        while let Some(ended) = self.listeners.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a listener failed");
+            }
+        }
+        self.node.stop();
+        if let Some(mesh) = &self.mesh
+            && tokio::time::timeout(GOODBYE_MAX, mesh.shutdown()).await.is_err()
+        {
+            tracing::debug!("left without goodbye");
+        }
+        if let Err(error) = std::fs::remove_file(&self.control_path) {
+            tracing::debug!(%error, "the control socket's file stays; the next start replaces it");
+        }
+    }
+}
+
+fn limits() -> ServeLimits {
+    ServeLimits { drain_ms: DRAIN, ..ServeLimits::default() }
+}
+
+/// Opens the network. Addresses that the owner named must be usable; without them, a machine
+/// that has no network still serves its owner.
+fn network(config: &Config, keys: &Keys) -> anyhow::Result<(Option<Mesh>, Arc<dyn Net>)> {
+    let mut mesh_config = MeshConfig::new(keys.node.clone(), WIRE_SCOPE);
+    if !config.listen.is_empty() {
+        mesh_config.listen.clone_from(&config.listen);
+    }
+    match Mesh::start(mesh_config) {
+        Ok(mesh) => Ok((Some(mesh.clone()), Arc::new(mesh))),
+        Err(error) if config.listen.is_empty() => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(reason, "there is no network: this node serves its owner alone");
+            Ok((None, Arc::new(OfflineNet::new(keys.peer(), &reason))))
+        }
+        Err(error) => Err(error).context(
+            "failed to open the network; choose other addresses with `--listen`, or leave it out",
+        ),
+    }
+}

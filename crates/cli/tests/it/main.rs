@@ -1,0 +1,13 @@
+//! The program as a person and their programs meet it: real processes on loopback.
+//!
+//! Every test has its own folders and free ports. Nothing sleeps to wait for something: tests
+//! wait for what a process says, or look until a state is there, each with a deadline.
+
+mod chat;
+mod demo;
+mod endings;
+mod kills;
+mod mesh;
+mod owner;
+mod refusals;
+mod support;
