@@ -6,11 +6,11 @@
 //!
 //! Its tasks, each in a module of its own:
 //!
-//! * [`ask`]: one for each request: routes it, opens a stream and drives the requester's machine;
-//! * [`serve`]: one that accepts streams, and one for each order that drives the provider's;
-//! * [`presence`]: announces this node and learns of others, into the [`roster`];
-//! * [`settle`]: offers what a peer has not acknowledged, and closes what a crash left open;
-//! * [`join`]: asks to be let in, and lets others in.
+//! * `ask`: one for each request: routes it, opens a stream and drives the requester's machine;
+//! * `serve`: one that accepts streams, and one for each order that drives the provider's;
+//! * `presence`: announces this node and learns of others, into the `roster`;
+//! * `settle`: offers what a peer has not acknowledged, and closes what a crash left open;
+//! * `join`: asks to be let in, and lets others in.
 //!
 //! # Invariants
 //!
