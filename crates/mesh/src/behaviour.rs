@@ -7,8 +7,8 @@
 //!   translators find each other, with any node as the relay;
 //! * ping, and limits on connections.
 //!
-//! Protocol names of streams, gossip, kad and identify hold the mesh's scope, so that two meshes
-//! that meet at a port do not mix.
+//! Protocol names of gossip, kad and identify hold the host's scope, so that networks of other scopes
+//! do not mix. Meshes are told apart above: the node names its streams and topics after its mesh.
 
 use std::sync::Arc;
 use std::time::Duration;

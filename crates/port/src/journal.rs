@@ -20,7 +20,7 @@ pub enum Table {
     Pair,
     /// Routing decisions, by request id and attempt.
     Decision,
-    /// Single values: the mesh, the sequence reservation, the format version.
+    /// Single values: the mesh, the sequence reservation, invites and remembered peers.
     State,
 }
 
