@@ -14,7 +14,7 @@
 //! * No input makes it panic, recurse deeper than [`limits::ARRAY_DEPTH_MAX`], or allocate more
 //!   than a small multiple of the file's own size.
 //!
-//! Not here: mapping the file and building tensors (`weights.rs`), what the keys mean (`llama.rs`,
+//! Not here: reading the file and its tensors (`weights.rs`), what the keys mean (`settings.rs`,
 //! `tokenizer.rs`), split files (one model is one file).
 
 mod cursor;
@@ -34,7 +34,7 @@ pub use dtype::TensorType;
 pub use error::GgufError;
 pub use table::TensorInfo;
 pub use value::{Array, Value};
-pub use write::{GgufWriter, WriteError};
+pub use write::{GgufWriter, TensorSpec, WriteError};
 
 use cursor::Cursor;
 
@@ -56,7 +56,13 @@ pub struct Gguf {
 impl Gguf {
     /// Reads and checks the header, the metadata and the tensor table of `bytes`, a whole file.
     pub fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
-        let mut cursor = Cursor::new(bytes);
+        Self::parse_header(bytes, bytes.len() as u64)
+    }
+
+    /// The same for a file of `file_len` bytes that begins with `head`. A head that ends before the
+    /// tensor table does is [`GgufError::Truncated`]: more of the file may help.
+    pub fn parse_header(head: &[u8], file_len: u64) -> Result<Self, GgufError> {
+        let mut cursor = Cursor::new(head);
         let version = read_version(&mut cursor)?;
         let tensor_count = cursor.count("tensors", limits::TENSORS_MAX, limits::TENSOR_SIZE_MIN)?;
         let pair_count =
@@ -66,7 +72,7 @@ impl Gguf {
         let alignment = alignment_of(&metadata)?;
         let headers = table::read(&mut cursor, tensor_count)?;
         let data_start = cursor.position().next_multiple_of(alignment);
-        let tensors = table::place(headers, data_start, alignment, bytes.len() as u64)?;
+        let tensors = table::place(headers, data_start, alignment, file_len)?;
         Ok(Self { version, alignment, metadata, tensors })
     }
 

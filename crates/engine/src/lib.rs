@@ -1,14 +1,20 @@
 //! The engine: open models, computed on this machine.
 //!
-//! A GGUF file goes in, tokens come out. The modules in reading order:
+//! A GGUF file or a Hugging Face folder goes in, tokens come out. The modules in reading order:
 //!
 //! * [`local`]: the engine behind the port: loaded models, each with a thread;
-//! * [`worker`]: the thread of a model: sequences in turn, bounded queues, cancellation;
-//! * [`model`]: one file, checked and ready: facts, forward pass, vocabulary, template;
-//! * [`llama`]: the forward pass; [`weights`] and `mapped`: tensors straight from the file;
+//! * [`worker`]: a model and its thread: requests, the scheduler, sequences, what comes of them;
+//! * [`model`]: one model, checked and ready: facts, forward pass, vocabulary, template;
+//! * [`forward`]: the forward pass, one for every family;
+//! * [`team`]: the threads that compute it; [`cache`]: keys and values; [`room`]: how many fit;
+//! * [`settings`] and [`weights`]: what a model says about itself, and its tensors;
 //! * [`tokenizer`] and [`template`]: text to token ids, and conversations to text;
 //! * [`gguf`]: the bounded reader of model files, and a small writer;
-//! * [`noise`]: a model of random weights for demonstrations.
+//! * [`measure`]: how fast a model is here; [`devices`] and [`memory`]: what the machine has;
+//! * [`noise`]: models of random weights, for demonstrations and measurements.
+//!
+//! The arithmetic is in `commons-kernels`, and what is computed when is decided in
+//! `commons-schedule`: see `docs/decisions/0006-rows-in-lanes.md` and those behind it.
 //!
 //! # Invariants
 //!
@@ -16,30 +22,34 @@
 //! * What a user wrote is never read as a control token.
 //! * What is not supported is refused by name, never ignored.
 //! * Every queue is bounded, and a caller that does not read stalls itself alone.
+//! * What a sequence gets depends on its own request: not on who else is computed, on the number of
+//!   threads, on guesses, on what was cached, or on the instruction set.
+//! * Weights are in memory once, in the bits of the file.
 //!
 //! # Threads
 //!
-//! Each model has a thread and a small pool of its own ([`WorkerConfig::threads`]). Products with
-//! large quantised matrices go through candle's own pool, one for the process; its size is what
-//! `CANDLE_NUM_THREADS` or `RAYON_NUM_THREADS` says when the first model computes, otherwise the
-//! number of physical cores. candle offers no other way, so a program that wants another number
-//! starts the process that computes with that environment. A panic inside candle's pool poisons
-//! it for all models of the process: one more reason to give the engine a process of its own.
+//! Each model has a thread and helpers of its own ([`WorkerConfig::threads`]).
 //!
-//! Not here: adapters, batches of several sequences, other families (later issues); sampling
-//! (`commons-verify`); which models to load, and for whom (the node).
+//! Not here: adapters, GPUs, sampling (`commons-verify`); which models to load, and for whom (the
+//! node).
 
+pub mod cache;
+pub mod devices;
+pub mod forward;
 pub mod gguf;
-pub mod llama;
 pub mod local;
-mod mapped;
+pub mod measure;
+pub mod memory;
 pub mod model;
 pub mod noise;
+pub mod room;
+pub mod settings;
+pub mod team;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;
 pub mod worker;
 
-pub use local::{AddError, LocalEngine};
+pub use local::{AddError, AddOptions, LocalEngine};
 pub use model::{LoadError, Model};
 pub use worker::WorkerConfig;

@@ -3,17 +3,19 @@
 //! Not here: a child process around it, adapters, foreign engines.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use commons_port::BoxFuture;
 use commons_port::engine::{
-    Engine, EngineLoad, EngineRefusal, EngineRefusalCode, EngineRequest, LoadedModel, Sequence,
+    EmbedRequest, EmbeddingVector, Engine, EngineLoad, EngineRefusal, EngineRefusalCode,
+    EngineRequest, LoadedModel, ScoreRequest, Scores, Sequence,
 };
 use commons_record::Hash;
 
 use crate::model::{LoadError, Model};
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::guesser::Draft;
+use crate::worker::{SpawnError, Worker, WorkerConfig};
 
 /// Models in one process. More do not fit any machine that we know of.
 const MODELS_MAX: usize = 64;
@@ -26,14 +28,27 @@ pub enum AddError {
     #[error("failed to load the model")]
     Load(#[from] LoadError),
 
+    #[error("failed to load the smaller model that guesses for it")]
+    LoadDraft(#[source] LoadError),
+
     #[error("{name:?} is loaded already, from another file; rename one of them")]
     NameTaken { name: String },
 
     #[error("{MODELS_MAX} models are loaded already; unload one first")]
     TooMany,
 
-    #[error("failed to start the thread of the model")]
-    Thread(#[source] io::Error),
+    #[error("the model cannot be served")]
+    Spawn(#[from] SpawnError),
+}
+
+/// How a model is added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddOptions {
+    /// The file or folder of a smaller model of the same vocabulary, which guesses what the model
+    /// will say. It changes how fast an answer comes and never what it says. It cannot be asked.
+    pub draft: Option<PathBuf>,
+    /// Bytes that its keys and values may take; none means a quarter of what is free.
+    pub draft_kv_size_max: Option<u64>,
 }
 
 /// Models that are computed in this process, each by its own thread.
@@ -51,7 +66,15 @@ impl LocalEngine {
 
     /// Loads a model file. The same file again is the same model; it is not loaded twice.
     pub fn add(&self, path: &Path) -> Result<LoadedModel, AddError> {
+        self.add_with(path, &AddOptions::default())
+    }
+
+    /// As [`Self::add`], as told. A model that is loaded already stays as it was loaded.
+    pub fn add_with(&self, path: &Path, options: &AddOptions) -> Result<LoadedModel, AddError> {
         let model = Model::load(path)?;
+        let draft = options.draft.as_ref().map(|path| Model::load(path)).transpose();
+        let draft = draft.map_err(AddError::LoadDraft)?;
+        let draft = draft.map(|model| Draft { model, kv_size_max: options.draft_kv_size_max });
         let facts = model.facts().clone();
         // Loading took long; what is there is asked for only now, with the map in hand.
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +87,9 @@ impl LocalEngine {
         if workers.len() >= MODELS_MAX {
             return Err(AddError::TooMany);
         }
-        let worker = Worker::spawn(model, self.config).map_err(AddError::Thread)?;
+        let worker = Worker::spawn_with(model, draft, self.config)?;
+        // What is served: its context may be shorter than the model's.
+        let facts = worker.facts().clone();
         workers.insert(facts.model, Arc::new(worker));
         Ok(facts)
     }
@@ -82,9 +107,23 @@ impl LocalEngine {
         self.workers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn find(&self, model: &Hash) -> Result<Arc<Worker>, EngineRefusal> {
+        self.worker(model).ok_or_else(|| {
+            let code = EngineRefusalCode::UnknownModel;
+            EngineRefusal { code, message: format!("model {model} is not loaded here") }
+        })
+    }
+
     fn worker(&self, model: &Hash) -> Option<Arc<Worker>> {
         self.read().get(model).cloned()
     }
+}
+
+fn refuse_adapter(adapter: Option<&Hash>) -> Result<(), EngineRefusal> {
+    let Some(adapter) = adapter else { return Ok(()) };
+    let code = EngineRefusalCode::UnknownAdapter;
+    let message = format!("adapter {adapter} is not loaded; ask without one, or another node");
+    Err(EngineRefusal { code, message })
 }
 
 impl Engine for LocalEngine {
@@ -97,17 +136,22 @@ impl Engine for LocalEngine {
     }
 
     fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal> {
-        if let Some(adapter) = &request.adapter {
-            let code = EngineRefusalCode::UnknownAdapter;
-            let message =
-                format!("adapter {adapter} is not loaded; ask without one, or another node");
-            return Err(EngineRefusal { code, message });
-        }
-        let Some(worker) = self.worker(&request.model) else {
-            let code = EngineRefusalCode::UnknownModel;
-            let message = format!("model {} is not loaded here", request.model);
-            return Err(EngineRefusal { code, message });
-        };
-        worker.start(request)
+        refuse_adapter(request.adapter.as_ref())?;
+        self.find(&request.model)?.start(request)
+    }
+
+    fn score(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Scores, EngineRefusal>> {
+        let started = refuse_adapter(request.adapter.as_ref())
+            .and_then(|()| self.find(&request.model))
+            .and_then(|worker| worker.score(&request));
+        Box::pin(async { started?.await })
+    }
+
+    fn embed(
+        &self,
+        request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<EmbeddingVector, EngineRefusal>> {
+        let started = self.find(&request.model).and_then(|worker| worker.embed(&request));
+        Box::pin(async { started?.await })
     }
 }

@@ -1,99 +1,112 @@
-//! One model file: opened, checked, and ready to compute.
+//! One model: opened, checked, packed, and ready to compute.
 //!
 //! ```text
-//! path -> map -> GGUF -> tokenizer, template, settings -> weights -> facts (hash last)
+//! path -> settings, tokenizer, template -> does it fit? -> weights (packed) -> facts
 //! ```
 //!
-//! Not here: which files to load, and when to drop them (the node).
+//! Not here: which models to load, and when to drop them (the node).
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 
-use commons_port::engine::LoadedModel;
-use commons_record::Hash;
+use commons_port::engine::{LoadedModel, ModelKind as PortKind};
 use commons_record::settlement::EngineClass;
 
-use crate::gguf::{Gguf, GgufError, TensorInfo, TensorType};
-use crate::llama::{Llama, Settings, SettingsError};
-use crate::mapped::MappedFile;
+use crate::forward::{LoadOptions, Transformer};
+use crate::room::{Room, RoomError};
+use crate::settings::ModelKind;
 use crate::template::{Template, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::WeightError;
+use crate::weights::{WeightError, Weights};
 
 /// Why a model was not loaded. The text of the cause says where in the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the `#[error]` text documents each variant")]
 pub enum LoadError {
-    #[error("failed to open {}", path.display())]
-    Open { path: PathBuf, source: io::Error },
+    #[error("the weights cannot be used")]
+    Weights(#[from] Box<WeightError>),
 
-    #[error("{} is not a file with a name in UTF-8", path.display())]
-    Name { path: PathBuf },
+    #[error("the vocabulary cannot be used")]
+    Tokenizer(#[from] Box<TokenizerError>),
 
-    #[error("{} is not a model file that can be used", path.display())]
-    Gguf { path: PathBuf, source: Box<GgufError> },
+    #[error("the vocabulary has {tokens} tokens and the model only {rows}")]
+    Vocabulary { tokens: usize, rows: usize },
 
-    #[error("{} is part of a model in {count} files; join them into one first", path.display())]
-    Split { path: PathBuf, count: u64 },
-
-    #[error("the vocabulary of {} cannot be used", path.display())]
-    Tokenizer { path: PathBuf, source: Box<TokenizerError> },
-
-    #[error("the settings of {} cannot be used", path.display())]
-    Settings { path: PathBuf, source: Box<SettingsError> },
-
-    #[error("the weights of {} cannot be used", path.display())]
-    Weights { path: PathBuf, source: Box<WeightError> },
+    #[error("the model does not fit")]
+    Room(#[from] RoomError),
 }
 
 /// A model that is loaded.
-#[derive(Debug)]
 pub struct Model {
     facts: LoadedModel,
-    llama: Llama,
+    transformer: Transformer,
     tokenizer: Tokenizer,
     /// A bad template spoils conversations, and nothing else.
     template: Result<Template, TemplateError>,
 }
 
+impl fmt::Debug for Model {
+    /// Its name: the rest is a vocabulary and weights, pages of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("name", &self.facts.name).finish_non_exhaustive()
+    }
+}
+
 impl Model {
-    /// Loads a GGUF file. It stays mapped, so it must not be changed while the model lives.
+    /// Loads a GGUF file or a Hugging Face folder.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let at = || path.to_owned();
-        let (file_name, name) = names_of(path)?;
-        let file = open(path).map_err(|source| LoadError::Open { path: at(), source })?;
-        let gguf = Gguf::parse(file.bytes())
-            .map_err(|source| LoadError::Gguf { path: at(), source: Box::new(source) })?;
-        refuse_split(path, &gguf)?;
-        // First what says which family it is: "architecture X is not supported" helps more than
-        // a complaint about its vocabulary.
-        Settings::check_architecture(&gguf)
-            .map_err(|source| LoadError::Settings { path: at(), source: Box::new(source) })?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)
-            .map_err(|source| LoadError::Tokenizer { path: at(), source: Box::new(source) })?;
-        let settings = Settings::from_gguf(&gguf, tokenizer.token_count())
-            .map_err(|source| LoadError::Settings { path: at(), source: Box::new(source) })?;
-        let llama = Llama::load(&file, &gguf, settings)
-            .map_err(|source| LoadError::Weights { path: at(), source: Box::new(source) })?;
-        let template = Template::from_gguf(&gguf);
-        let settings = llama.settings();
+        Self::load_with(path, &LoadOptions::default())
+    }
+
+    /// Loads a model as told.
+    pub fn load_with(path: &Path, options: &LoadOptions<'_>) -> Result<Self, LoadError> {
+        let weights = Weights::open(path).map_err(Box::new)?;
+        let settings = weights.settings().clone();
+        let (tokenizer, template) = match weights.folder() {
+            Some(folder) => {
+                (Tokenizer::from_folder(folder.path()), Template::from_folder(folder.path()))
+            }
+            None => match weights.gguf() {
+                Some(gguf) => (Tokenizer::from_gguf(gguf), Template::from_gguf(gguf)),
+                None => unreachable!("weights are in a file or in a folder"),
+            },
+        };
+        let tokenizer = tokenizer.map_err(Box::new)?;
+        // Rows behind the vocabulary are padding; tokens behind the rows would have none.
+        let (tokens, rows) = (tokenizer.token_count(), settings.token_count);
+        if tokens > rows {
+            return Err(LoadError::Vocabulary { tokens, rows });
+        }
+        Room::check_weights(weights.tensors().map(|(_, facts)| facts.size()).sum())?;
+        // The name of a large file takes as long as its weights: both at once.
+        let (hash, transformer) = std::thread::scope(|scope| {
+            let hash = scope.spawn(|| weights.hash());
+            let transformer = Transformer::load(&weights, settings, options);
+            let hash = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (hash, transformer)
+        });
+        let transformer = transformer.map_err(Box::new)?;
+        let identity = weights.identity();
+        let settings = transformer.settings();
         let facts = LoadedModel {
-            model: Hash::of_content(file.bytes()),
-            name,
-            file_name,
-            file_size: file.bytes().len() as u64,
+            model: hash.map_err(Box::new)?,
+            name: identity.name.clone(),
+            file_name: identity.file_name.clone(),
+            file_size: identity.file_size,
             family: settings.architecture.clone(),
-            quantisation: quantisation(&gguf),
+            quantisation: identity.quantisation.clone(),
             tokenizer: tokenizer.hash(),
             context_len: u32::try_from(settings.context_len).unwrap_or(u32::MAX),
-            parameter_count: gguf.tensors().values().map(TensorInfo::element_count).sum(),
-            licence: gguf.text("general.license").ok().flatten().map(str::to_owned),
+            parameter_count: identity.parameter_count,
+            licence: identity.licence.clone(),
             class: engine_class(),
+            kind: match settings.kind {
+                ModelKind::Decoder => PortKind::Decoder,
+                ModelKind::Encoder => PortKind::Encoder,
+            },
         };
-        Ok(Self { facts, llama, tokenizer, template })
+        Ok(Self { facts, transformer, tokenizer, template })
     }
 
     /// What there is to know about it.
@@ -102,8 +115,8 @@ impl Model {
     }
 
     /// The forward pass.
-    pub fn llama(&self) -> &Llama {
-        &self.llama
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
     }
 
     /// The vocabulary.
@@ -117,65 +130,12 @@ impl Model {
     }
 }
 
-/// What this build computes with. `tol`: two machines agree closely, not bit for bit.
+/// What this build computes with: kernels whose bits depend on no machine. The instruction set is
+/// therefore no part of it.
 pub fn engine_class() -> EngineClass {
     EngineClass {
         device: format!("cpu/{}", std::env::consts::ARCH),
-        kernels: "candle/tol".to_owned(),
+        kernels: "commons/rows-1".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
-}
-
-fn names_of(path: &Path) -> Result<(String, String), LoadError> {
-    let text = |part: Option<&std::ffi::OsStr>| Some(part?.to_str()?.to_owned());
-    match (text(path.file_name()), text(path.file_stem())) {
-        (Some(file_name), Some(stem)) => Ok((file_name, stem)),
-        _ => Err(LoadError::Name { path: path.to_owned() }),
-    }
-}
-
-fn open(path: &Path) -> io::Result<MappedFile> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-    }
-    // An empty map is an error on some systems; an empty file is no model on any.
-    if metadata.len() == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty"));
-    }
-    MappedFile::new(&file)
-}
-
-fn refuse_split(path: &Path, gguf: &Gguf) -> Result<(), LoadError> {
-    let count = gguf.unsigned("split.count");
-    let count = count
-        .map_err(|source| LoadError::Gguf { path: path.to_owned(), source: Box::new(source) })?;
-    match count.filter(|&count| count > 1) {
-        Some(count) => Err(LoadError::Split { path: path.to_owned(), count }),
-        None => Ok(()),
-    }
-}
-
-/// The quantisation's name. The file's own word is taken only if most numbers agree with it.
-fn quantisation(gguf: &Gguf) -> String {
-    let mut counts: BTreeMap<TensorType, u64> = BTreeMap::new();
-    for info in gguf.tensors().values() {
-        *counts.entry(info.kind()).or_default() += info.element_count();
-    }
-    let most = counts.into_iter().max_by_key(|&(_, count)| count);
-    let most = most.map_or("none", |(kind, _)| kind.name());
-    let claimed = gguf.unsigned("general.file_type").ok().flatten().and_then(file_type_name);
-    claimed.filter(|claimed| claimed.starts_with(most)).unwrap_or(most).to_owned()
-}
-
-/// The names of mixtures, by their number in the format.
-fn file_type_name(code: u64) -> Option<&'static str> {
-    Some(match code {
-        14 => "Q4_K_S",
-        15 => "Q4_K_M",
-        16 => "Q5_K_S",
-        17 => "Q5_K_M",
-        _ => return None,
-    })
 }

@@ -2,15 +2,23 @@
 //!
 //! The file is a complete `llama` model with a SentencePiece vocabulary: three control tokens, the
 //! 256 byte tokens, and a few hundred pieces. It is a pure function of the seed, so everybody who
-//! writes it gets the same bytes and the same hash.
+//! writes it gets the same bytes and the same hash. [`mod@bench`] writes larger ones of the same kind,
+//! in the shapes and stored forms of models that people run.
 //!
 //! Not here: any claim that the text means something. `general.name` says that it does not.
+
+pub mod bench;
+mod blocks;
+mod mix;
+mod pieces;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::gguf::{Array, GgufWriter, Value, WriteError};
+
+pub use mix::{Mix, UnknownMix};
 
 /// What `general.name` says.
 pub const NOISE_MODEL_NAME: &str = "Commons noise model: random weights, its text is random noise";
@@ -145,13 +153,17 @@ struct Noise(u64);
 impl Noise {
     /// A number from -1 to 1.
     fn next(&mut self) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "24 bits are exact in f32")]
+        let unit = (self.bits() >> 40) as f32 / 16_777_216.0;
+        unit * 2.0 - 1.0
+    }
+
+    /// 64 random bits.
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        #[expect(clippy::cast_precision_loss, reason = "24 bits are exact in f32")]
-        let unit = (z >> 40) as f32 / 16_777_216.0;
-        unit * 2.0 - 1.0
+        z ^ (z >> 31)
     }
 }

@@ -1,164 +1,252 @@
-//! Weights out of a model file, each taken once and checked against the shape that is expected.
+//! Where the weights of a model lie, and how they are read: piece by piece, never all at once.
 //!
-//! Quantised matrices are multiplied as they lie in the file. F32, F16 and BF16 matrices are widened
-//! to f32 once, at load, up to [`WIDENED_SIZE_MAX`].
+//! ```text
+//! model.gguf ----------------> header --+
+//!                                       +--> Settings --> canonical tensors --> rows, vectors
+//! folder: config.json, index, shards ---+
+//! ```
 //!
-//! Not here: which tensors a family has (`llama.rs`).
+//! Both sources are shown under the names that GGUF uses (`blk.3.attn_q.weight`), and under one
+//! shape: where a file fuses queries, keys and values, or gate and up, each is a range of its rows;
+//! where it keeps experts apart, they are stacked. So who computes knows neither source.
+//!
+//! # Invariants
+//!
+//! * What [`Weights::open`] returns is checked: every tensor's bytes lie inside its file, fit its
+//!   shape, and overlap no other's.
+//! * Bytes are read by positioned reads, from any thread. Nothing is mapped: a file that changes or
+//!   shrinks meanwhile is an error or another number, never a crash.
+//! * [`Weights::finish`] refuses a model with a tensor that nobody took: ignoring one would compute
+//!   another model. The few names that are known to carry nothing are listed in `names.rs`.
+//!
+//! Not here: how matrices are packed for arithmetic, and which of them a forward pass needs.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod error;
+mod file;
+mod finite;
+mod folder;
+mod fused;
+mod gguf;
+mod identity;
+mod names;
+mod safetensors;
 
-use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
+#[cfg(test)]
+mod tests;
 
-use crate::gguf::{Gguf, TensorInfo, TensorType};
-use crate::mapped::MappedFile;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-/// How many bytes of f32 copies of floating-point matrices one model may have.
-///
-/// Measured on 2 busy cores with [2048 x 5632] (`tests/it/speed.rs`), milliseconds a product:
-///
-/// | rows | F32 wide | F32 compact | F16 wide | F16 compact | BF16 wide | BF16 compact |
-/// |---|---|---|---|---|---|---|
-/// | 1 | 6.0 | 3.1 | 4.0 | 47 | 4.1 | 14 |
-/// | 4 | 26 | 12 | 19 | 182 | 26 | 48 |
-/// | 128 | 163 | 309 | 116 | 5 569 | 150 | 1 437 |
-///
-/// So 16-bit floats are worth their copy at any size that fits. 8 GiB holds the copy of a model of
-/// two thousand million parameters; larger ones are served quantised by anybody without a GPU, and
-/// here from the compact form, slowly, rather than not at all.
-pub const WIDENED_SIZE_MAX: u64 = 8 << 30;
+use commons_record::Hash;
 
-/// Up to this many rows F32 is multiplied faster as it lies in the file: see the table.
-const FEW_ROWS: usize = 4;
+use crate::gguf::{Gguf, TensorType};
+use crate::settings::Settings;
+use file::SourceFile;
 
-/// Why a tensor could not be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the `#[error]` text documents each variant")]
-pub enum WeightError {
-    #[error("the file has no tensor {name:?}; it is not a complete model, fetch another")]
-    Missing { name: String },
+pub use error::WeightError;
+pub use finite::check_finite;
+pub use folder::{CONFIG_NAME, Folder};
+pub use identity::Identity;
 
-    #[error("tensor {name:?} has the shape {found:?}, the model's settings need {wanted:?}")]
-    Shape { name: String, found: Vec<usize>, wanted: Vec<usize> },
-
-    #[error("tensor {name:?} belongs to nothing that this family computes; refused, not ignored")]
-    Unknown { name: String },
-
-    #[error("failed to build tensor {name:?}")]
-    Build { name: String, source: candle_core::Error },
+/// Weights that lie in files and can be read.
+#[derive(Debug)]
+pub struct Weights {
+    source: Source,
+    settings: Settings,
+    identity: Identity,
+    files: Vec<SourceFile>,
+    tensors: BTreeMap<String, Tensor>,
+    /// Names that were taken. Locked for one insertion at a time.
+    taken: Mutex<BTreeSet<String>>,
 }
 
-/// A matrix that rows are multiplied with.
-#[derive(Clone, Debug)]
-pub(crate) enum Matrix {
-    /// Numbers of 32 bits, `[outputs, inputs]`; and the same in the file, if it has them so.
-    Wide(Tensor, Option<Arc<QTensor>>),
-    /// Numbers as they lie in the file.
-    Blocks(Arc<QTensor>),
+/// What the files are.
+#[derive(Debug)]
+enum Source {
+    Gguf(Box<Gguf>),
+    Folder(Box<Folder>),
 }
 
-impl Matrix {
-    /// `[rows, inputs] -> [rows, outputs]`
-    pub(crate) fn forward(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Wide(matrix, None) => rows.matmul(&matrix.t()?),
-            Self::Wide(matrix, Some(_)) if rows.dim(0)? > FEW_ROWS => rows.matmul(&matrix.t()?),
-            Self::Wide(_, Some(matrix)) | Self::Blocks(matrix) => {
-                rows.apply_op1_no_bwd(matrix.as_ref())
+/// What one tensor is: rows of numbers, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorFacts {
+    /// How numbers are stored.
+    pub kind: TensorType,
+    /// Rows: the outputs of a matrix; 1 for a vector. Experts are stacked.
+    pub rows: usize,
+    /// Numbers in a row: the inputs of a matrix, the length of a vector.
+    pub columns: usize,
+}
+
+impl TensorFacts {
+    /// Bytes of one row.
+    pub fn row_size(&self) -> usize {
+        // A row lies inside a file whose size fits, and is whole blocks: both checked when opened.
+        let blocks = self.columns as u64 / self.kind.block_len();
+        usize::try_from(blocks * self.kind.block_size()).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of all rows.
+    pub fn size(&self) -> u64 {
+        self.row_size() as u64 * self.rows as u64
+    }
+}
+
+/// One tensor under its canonical name: runs of whole rows, in order.
+#[derive(Clone, Debug, PartialEq)]
+struct Tensor {
+    facts: TensorFacts,
+    parts: Vec<Part>,
+    /// Whether the weight is one more than what is stored.
+    adds_one: bool,
+}
+
+/// Rows that lie one behind the other in one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    file: usize,
+    start: u64,
+    rows: usize,
+}
+
+impl Weights {
+    /// Opens a GGUF file, or a Hugging Face folder: reads and checks everything but the numbers.
+    pub fn open(path: &Path) -> Result<Self, WeightError> {
+        let metadata = std::fs::metadata(path).map_err(|source| error::open(path, source))?;
+        if metadata.is_dir() { folder::open(path) } else { gguf::open(path) }
+    }
+
+    /// What the model says about itself.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What to call the model, and how large it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The header of the GGUF file, if it is one: the vocabulary and the template are in it.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        if let Source::Gguf(gguf) = &self.source { Some(gguf) } else { None }
+    }
+
+    /// The Hugging Face folder, if it is one.
+    pub fn folder(&self) -> Option<&Folder> {
+        if let Source::Folder(folder) = &self.source { Some(folder) } else { None }
+    }
+
+    /// All tensors by their canonical names, and what each is.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, TensorFacts)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.facts))
+    }
+
+    /// One tensor, if the model has it. To look is not to take.
+    pub fn tensor(&self, name: &str) -> Option<TensorFacts> {
+        self.tensors.get(name).map(|tensor| tensor.facts)
+    }
+
+    /// Takes a matrix of `rows` outputs and `columns` inputs.
+    pub fn matrix(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<TensorFacts, WeightError> {
+        self.take(name, rows, columns).map(|tensor| tensor.facts)
+    }
+
+    /// Reads rows of a tensor into `out`, which has [`TensorFacts::row_size`] bytes for each.
+    pub fn read_rows(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let tensor = self.get(name)?;
+        let row_size = tensor.facts.row_size();
+        let is_sound = rows.start <= rows.end
+            && rows.end <= tensor.facts.rows
+            && rows.len().checked_mul(row_size) == Some(out.len());
+        if !is_sound {
+            return Err(WeightError::Rows { name: name.to_owned(), rows, size: out.len() });
+        }
+        let (mut first, mut out) = (0, out);
+        for part in &tensor.parts {
+            let (start, end) = (rows.start.max(first), rows.end.min(first + part.rows));
+            if start < end {
+                let (now, later) = out.split_at_mut((end - start) * row_size);
+                let at = part.start + ((start - first) * row_size) as u64;
+                self.files[part.file].read_at(at, now).map_err(|source| {
+                    let path = self.files[part.file].path().to_owned();
+                    WeightError::Read { name: name.to_owned(), path, source }
+                })?;
+                out = later;
+            }
+            first += part.rows;
+        }
+        Ok(())
+    }
+
+    /// Takes a vector of `len` numbers, as f32. Each number is finite.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, WeightError> {
+        let tensor = self.take(name, 1, len)?;
+        let mut bytes = vec![0; tensor.facts.row_size()];
+        self.read_rows(name, 0..1, &mut bytes)?;
+        let kind = tensor.facts.kind;
+        if check_finite(kind, len, &bytes).is_err() {
+            return Err(WeightError::NotFinite { name: name.to_owned(), row: 0 });
+        }
+        let Some(mut values) = finite::widen(kind, &bytes) else {
+            return Err(WeightError::VectorKind { name: name.to_owned(), kind });
+        };
+        if tensor.adds_one {
+            for value in &mut values {
+                *value += 1.0;
             }
         }
-    }
-}
-
-/// Hands out the tensors of one file and remembers which were taken.
-#[derive(Debug)]
-pub(crate) struct Weights<'a> {
-    file: &'a MappedFile,
-    gguf: &'a Gguf,
-    taken: BTreeSet<String>,
-    widens: bool,
-}
-
-impl<'a> Weights<'a> {
-    pub(crate) fn new(file: &'a MappedFile, gguf: &'a Gguf) -> Self {
-        let floats = gguf.tensors().values().filter(|info| is_float(info.kind()));
-        let size = floats.map(|info| info.element_count().saturating_mul(4)).sum::<u64>();
-        Self { file, gguf, taken: BTreeSet::new(), widens: size <= WIDENED_SIZE_MAX }
+        Ok(values)
     }
 
-    /// Whether the file has this tensor.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.gguf.tensors().contains_key(name)
+    /// The same, if the model has it.
+    pub fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, WeightError> {
+        self.tensors.contains_key(name).then(|| self.vector(name, len)).transpose()
     }
 
-    /// A matrix to multiply with, `[outputs, inputs]`.
-    pub(crate) fn matrix(&mut self, name: &str, dims: [usize; 2]) -> Result<Matrix, WeightError> {
-        let info = self.take(name, &dims)?;
-        let blocks = self.blocks(name, info)?;
-        if is_float(info.kind()) && self.widens {
-            let wide = widen(name, &blocks)?;
-            let is_f32 = info.kind() == TensorType::F32;
-            return Ok(Matrix::Wide(wide, is_f32.then(|| Arc::new(blocks))));
-        }
-        Ok(Matrix::Blocks(Arc::new(blocks)))
+    /// Tensors that nobody took.
+    pub fn unused(&self) -> Vec<String> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tensors.keys().filter(|name| !taken.contains(*name)).cloned().collect()
     }
 
-    /// A table to look rows up in. It is never widened: only the rows that are asked for are.
-    pub(crate) fn table(&mut self, name: &str, dims: [usize; 2]) -> Result<QTensor, WeightError> {
-        let info = self.take(name, &dims)?;
-        self.blocks(name, info)
-    }
-
-    /// A vector of f32.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor, WeightError> {
-        let info = self.take(name, &[len])?;
-        widen(name, &self.blocks(name, info)?)
-    }
-
-    /// A vector of f32, if the file has it.
-    pub(crate) fn optional_vector(
-        &mut self,
-        name: &str,
-        len: usize,
-    ) -> Result<Option<Tensor>, WeightError> {
-        self.has(name).then(|| self.vector(name, len)).transpose()
-    }
-
-    /// Refuses a file with a tensor that nobody took: ignoring one would compute another model.
-    pub(crate) fn finish(self) -> Result<(), WeightError> {
-        match self.gguf.tensors().keys().find(|name| !self.taken.contains(*name)) {
-            Some(name) => Err(WeightError::Unknown { name: name.clone() }),
+    /// Refuses a model with a tensor that nobody took.
+    pub fn finish(&self) -> Result<(), WeightError> {
+        match self.unused().into_iter().next() {
+            Some(name) => Err(WeightError::Unknown { name }),
             None => Ok(()),
         }
     }
 
-    fn take(&mut self, name: &str, dims: &[usize]) -> Result<&'a TensorInfo, WeightError> {
-        let Some(info) = self.gguf.tensors().get(name) else {
-            return Err(WeightError::Missing { name: name.to_owned() });
-        };
-        if info.dims() != dims {
-            let (found, wanted) = (info.dims().to_vec(), dims.to_vec());
-            return Err(WeightError::Shape { name: name.to_owned(), found, wanted });
+    /// The name of the model's content: reads every byte once, in pieces, so it takes a while and
+    /// no memory. For a file it is the plain BLAKE3 of its bytes; for a folder see `identity.rs`.
+    pub fn hash(&self) -> Result<Hash, WeightError> {
+        identity::hash(&self.source, &self.files)
+    }
+
+    fn get(&self, name: &str) -> Result<&Tensor, WeightError> {
+        self.tensors.get(name).ok_or_else(|| WeightError::Missing { name: name.to_owned() })
+    }
+
+    fn take(&self, name: &str, rows: usize, columns: usize) -> Result<&Tensor, WeightError> {
+        let tensor = self.get(name)?;
+        let found = [tensor.facts.rows, tensor.facts.columns];
+        if found != [rows, columns] {
+            let (name, wanted) = (name.to_owned(), [rows, columns]);
+            return Err(WeightError::Shape { name, found, wanted });
         }
-        self.taken.insert(name.to_owned());
-        Ok(info)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(tensor)
     }
-
-    fn blocks(&self, name: &str, info: &TensorInfo) -> Result<QTensor, WeightError> {
-        self.file.tensor(info).map_err(|source| build_error(name, source))
-    }
-}
-
-fn widen(name: &str, blocks: &QTensor) -> Result<Tensor, WeightError> {
-    blocks.dequantize(&Device::Cpu).map_err(|source| build_error(name, source))
-}
-
-fn build_error(name: &str, source: candle_core::Error) -> WeightError {
-    WeightError::Build { name: name.to_owned(), source }
-}
-
-fn is_float(kind: TensorType) -> bool {
-    matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }

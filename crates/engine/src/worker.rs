@@ -1,41 +1,56 @@
 //! One loaded model and the thread that computes it.
 //!
 //! ```text
-//! caller: Worker::start -> waiting -> (a slot is free) -> running -> events -> caller
-//! thread: loop { admit; step every running sequence once; sleep when none can go on }
+//! caller: Worker::start -> checked, admitted -> (scheduler) -> events -> caller
+//! thread: loop { hear callers; plan a batch; compute it; say what came of it; sleep }
 //! ```
 //!
-//! Steps are taken in turn, one chunk of a prompt or one token each, so a long prompt does not
-//! stop the answers of others. Nothing here is asynchronous but the receiving end of the events.
+//! A request is rendered, encoded and admitted on the caller's thread, so a refusal comes at once
+//! and with numbers. What is computed when is decided by `commons-schedule`: answers step by step,
+//! prompts in chunks beside them, callers in fair turns.
 //!
 //! # Invariants
 //!
 //! * Waiting and running sequences and unread events are bounded; a full queue refuses at once.
 //! * A caller that does not read stalls its own sequence only.
+//! * A dropped sequence frees its pages before the next step.
 //! * A panic fails every sequence of the model with an event, and the model from then on.
 //!
-//! Not here: one step of one sequence (`worker/running.rs`), text and stop strings (`worker/answer.rs`).
+//! Not here: the thread (`worker/driver.rs`), one sequence on it (`worker/sequence.rs`), checks of
+//! requests (`worker/ask.rs`), text and stop strings (`worker/text.rs`).
 
-mod answer;
-mod running;
+mod ask;
+mod driver;
+pub mod guesser;
+mod sequence;
+mod text;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use commons_kernels::Isa;
 use commons_port::BoxFuture;
 use commons_port::engine::{
-    EngineEvent, EngineLoad, EngineRefusal, EngineRefusalCode, EngineRequest, LoadedModel, Sequence,
+    Caller, EmbedRequest, EmbeddingVector, EngineEvent, EngineLoad, EngineRefusal,
+    EngineRefusalCode, EngineRequest, LoadedModel, ScoreRequest, Scores, Sequence,
 };
 use commons_record::seed::Seed32;
+use commons_schedule::{Batch, Drafting, Refusal, RefuseCode, Scheduler, SequenceId};
 use futures::StreamExt;
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 
+use crate::cache::{Cache, KvFormat};
 use crate::model::Model;
-use running::{Progress, Running};
+use crate::room::{Room, RoomError};
+use crate::team::Team;
+use ask::Checked;
+use driver::Driver;
+use guesser::{Draft, DraftError, DraftLoad, Guesser};
+use sequence::{Answering, Embedding, Running, Scoring, Task};
 
 /// Events that wait for the caller. A caller that is a second behind on a fast model is not slow.
 const EVENTS_MAX: usize = 64;
@@ -43,25 +58,61 @@ const EVENTS_MAX: usize = 64;
 /// What callers read after a panic. The panic itself is in the log.
 const CRASHED: &str = "the model crashed while computing and is out of service; load it again";
 
-/// How many sequences a model takes.
+/// How a model is computed, and for how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerConfig {
-    /// Sequences that are computed in turn. Each holds its own keys and values.
+    /// Sequences that are computed at once, a row of every batch each.
     pub slots: usize,
-    /// Sequences that wait for a slot; more are refused.
+    /// Sequences that wait; more are refused.
     pub queue_len_max: usize,
-    /// Threads that compute this model. Products with large quantised matrices use candle's pool
-    /// besides, which is one for the process: see the crate's page.
+    /// Threads that compute this model.
     pub threads: usize,
+    /// What they compute with.
+    pub isa: Isa,
+    /// Positions of a sequence at most; less where the model has less, or the memory.
+    pub context_len_max: usize,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
+    /// Bytes that keys and values may take; none means half of what is free.
+    pub kv_size_max: Option<u64>,
+    /// Whether prefixes of prompts are kept for the next one of the same caller.
+    pub caches_prefixes: bool,
+    /// Guessed tokens in a row that are checked in one step; 0 guesses nothing.
+    pub draft_len_max: usize,
 }
 
 impl Default for WorkerConfig {
-    /// Four in turn keep each at a readable pace on two cores; sixteen wait under a minute. One
-    /// core is left to the machine's owner.
+    /// Sixteen rows share what a batch costs on any machine; four times as many wait. One core is
+    /// left to the machine's owner.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { slots: 4, queue_len_max: 16, threads: cores.saturating_sub(1).max(1) }
+        Self {
+            slots: 16,
+            queue_len_max: 64,
+            threads: cores.saturating_sub(1).max(1),
+            isa: Isa::best(),
+            context_len_max: 32_768,
+            kv_format: KvFormat::F16,
+            kv_size_max: None,
+            caches_prefixes: true,
+            draft_len_max: 8,
+        }
     }
+}
+
+/// Why a loaded model is not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the `#[error]` text documents each variant")]
+pub enum SpawnError {
+    #[error("there is no room for what the model keeps in mind")]
+    Room(#[from] RoomError),
+
+    #[error("the smaller model cannot guess for it")]
+    Draft(#[from] DraftError),
+
+    #[error("failed to start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A loaded model and its thread. Dropping it fails what still runs and frees the model.
@@ -70,22 +121,27 @@ pub struct Worker {
     facts: LoadedModel,
     model: Arc<Model>,
     desk: Arc<Desk>,
-    config: WorkerConfig,
+    context_len: usize,
+    drafting: Drafting,
+    /// Pages of the model that guesses: how many, and how many in use.
+    draft_pages: Option<(usize, Arc<AtomicUsize>)>,
+    slots: usize,
+    next_id: AtomicU64,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Where callers and the thread meet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Desk {
     inbox: Mutex<Inbox>,
     bell: Condvar,
+    scheduler: Mutex<Scheduler>,
 }
 
 #[derive(Debug, Default)]
 struct Inbox {
-    waiting: VecDeque<Running>,
-    running: usize,
-    /// Something changed that the thread has not seen: a seed, a cancellation, a read event.
+    arrived: Vec<Running>,
+    /// Something changed that the thread has not seen: a sequence, a seed, a read event.
     is_rung: bool,
     is_closed: bool,
     /// Why the model no longer computes.
@@ -100,34 +156,88 @@ struct Wishes {
 }
 
 impl Desk {
+    fn new(scheduler: Scheduler) -> Self {
+        Self { inbox: Mutex::default(), bell: Condvar::new(), scheduler: Mutex::new(scheduler) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         // The inbox holds no invariant that a panic could break half-way.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scheduler. Never held while anything is computed.
+    fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
+        // A panic of the thread ends the model; callers still ask how busy it is.
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring(&self) {
         self.lock().is_rung = true;
         self.bell.notify_one();
     }
+
+    /// Sleeps until something changed.
+    fn sleep(&self) {
+        let inbox = self.lock();
+        drop(self.bell.wait_while(inbox, |inbox| !inbox.is_rung && !inbox.is_closed));
+    }
 }
 
 impl Worker {
-    /// Starts the thread of a model.
-    pub fn spawn(model: Model, config: WorkerConfig) -> std::io::Result<Self> {
-        let (model, desk) = (Arc::new(model), Arc::new(Desk::default()));
-        let facts = model.facts().clone();
-        // candle's small operations are split by the rayon pool they run in. Outside of one they
-        // wake threads of the global pool for every norm of every layer.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(config.threads.max(1));
-        let pool = pool.build().map_err(std::io::Error::other)?;
-        let thread = {
-            let (model, desk) = (Arc::clone(&model), Arc::clone(&desk));
-            let slots = config.slots.max(1);
-            std::thread::Builder::new()
-                .name(format!("engine {}", facts.name))
-                .spawn(move || pool.install(|| run(&model, &desk, slots)))?
+    /// Starts the threads of a model, with room for its keys and values.
+    pub fn spawn(model: Model, config: WorkerConfig) -> Result<Self, SpawnError> {
+        Self::spawn_with(model, None, config)
+    }
+
+    /// As [`Self::spawn`], with a smaller model that guesses for it where nothing that was said
+    /// before does. What is said is the same without it.
+    pub fn spawn_with(
+        model: Model,
+        draft: Option<Draft>,
+        config: WorkerConfig,
+    ) -> Result<Self, SpawnError> {
+        let room = Room::measure(model.transformer().settings(), &config)?;
+        let scheduler = Scheduler::new(room.schedule()).map_err(RoomError::from)?;
+        let settings = model.transformer().settings();
+        let cache = Cache::new(settings, config.kv_format, room.page_count());
+        let cache = cache.map_err(RoomError::from)?;
+        let team = Team::new(config.threads, config.isa).map_err(SpawnError::Thread)?;
+        let guesser = draft.map(|draft| Guesser::new(draft, &model, &room, &config)).transpose()?;
+        let draft_pages = guesser.as_ref().map(|it| (it.page_count(), it.in_use()));
+        let drafting = match &guesser {
+            Some(_) => Drafting::Both,
+            None if config.draft_len_max > 0 => Drafting::Ngram,
+            None => Drafting::Off,
         };
-        Ok(Self { facts, model, desk, config, thread: Some(thread) })
+        let facts = LoadedModel {
+            context_len: u32::try_from(room.context_len()).unwrap_or(u32::MAX),
+            ..model.facts().clone()
+        };
+        let (model, desk) = (Arc::new(model), Arc::new(Desk::new(scheduler)));
+        let driver = Driver {
+            model: Arc::clone(&model),
+            desk: Arc::clone(&desk),
+            team,
+            cache,
+            guesser,
+            running: BTreeMap::new(),
+            batch: Batch::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("engine {}", facts.name))
+            .spawn(move || driver.run())
+            .map_err(SpawnError::Thread)?;
+        Ok(Self {
+            facts,
+            model,
+            desk,
+            context_len: room.context_len(),
+            drafting,
+            draft_pages,
+            slots: config.slots,
+            next_id: AtomicU64::new(0),
+            thread: Some(thread),
+        })
     }
 
     /// What there is to know about the model.
@@ -137,43 +247,109 @@ impl Worker {
 
     /// How busy it is.
     pub fn load(&self) -> EngineLoad {
-        let inbox = self.desk.lock();
+        let stats = self.desk.scheduler().stats();
         let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         EngineLoad {
-            running: count(inbox.running),
-            queued: count(inbox.waiting.len()),
-            slots: count(self.config.slots.max(1)),
+            running: count(stats.running),
+            queued: count(stats.waiting),
+            slots: count(self.slots),
         }
+    }
+
+    /// How much the model that guesses keeps in mind; none where there is no such model.
+    pub fn draft_load(&self) -> Option<DraftLoad> {
+        let (pages, in_use) = self.draft_pages.as_ref()?;
+        Some(DraftLoad { pages: *pages, pages_in_use: in_use.load(Ordering::Relaxed) })
+    }
+
+    /// What the scheduler did so far: for measurements.
+    pub fn stats(&self) -> commons_schedule::Stats {
+        self.desk.scheduler().stats()
     }
 
     /// Starts a sequence, or refuses at once. Renders and encodes the prompt on the caller's thread.
     pub fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal> {
-        self.refuse_if_busy(&self.desk.lock())?;
+        let checked = ask::check_answer(&self.model, &request, self.context_len)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let wishes = Arc::new(Wishes::default());
         if let Some(seed) = request.seed {
             let _ = wishes.seed.set(seed);
         }
-        let running = Running::new(&self.model, request, Arc::clone(&wishes), sender)?;
-        let mut inbox = self.desk.lock();
-        self.refuse_if_busy(&inbox)?;
-        inbox.waiting.push_back(running);
-        drop(inbox);
-        self.desk.ring();
+        let caller = request.caller;
+        let task = Answering::new(request, checked.prompt.clone(), sender);
+        self.admit(&caller, checked, &wishes, Task::Answer(Box::new(task)))?;
         Ok(Box::new(Handle { desk: Arc::clone(&self.desk), wishes, events }))
     }
 
-    fn refuse_if_busy(&self, inbox: &Inbox) -> Result<(), EngineRefusal> {
+    /// Judges a text.
+    pub fn score(
+        &self,
+        request: &ScoreRequest,
+    ) -> Result<BoxFuture<'static, Result<Scores, EngineRefusal>>, EngineRefusal> {
+        let (checked, sampler) = ask::check_score(&self.model, request, self.context_len)?;
+        let (sender, receiver) = oneshot::channel();
+        let task = Scoring::new(request, checked.prompt.clone(), sampler, sender);
+        self.admit(&request.caller, checked, &revealed(), Task::Score(Box::new(task)))?;
+        Ok(self.answer(receiver))
+    }
+
+    /// Turns a text into a vector.
+    pub fn embed(
+        &self,
+        request: &EmbedRequest,
+    ) -> Result<BoxFuture<'static, Result<EmbeddingVector, EngineRefusal>>, EngineRefusal> {
+        let (checked, pooling) = ask::check_embed(&self.model, request, self.context_len)?;
+        let (sender, receiver) = oneshot::channel();
+        let task = Embedding::new(pooling, checked.prompt.len(), sender);
+        self.admit(&request.caller, checked, &revealed(), Task::Embed(Box::new(task)))?;
+        Ok(self.answer(receiver))
+    }
+
+    /// Hands a checked request to the scheduler, and its task to the thread.
+    fn admit(
+        &self,
+        caller: &Caller,
+        checked: Checked,
+        wishes: &Arc<Wishes>,
+        task: Task,
+    ) -> Result<(), EngineRefusal> {
+        let id = SequenceId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let positions_max = checked.positions_max;
+        let is_revealed = wishes.seed.get().is_some();
+        let ask = ask::ask(id, &self.model, caller, checked);
+        let ask = commons_schedule::Ask { drafting: self.drafting, is_revealed, ..ask };
+        let mut inbox = self.desk.lock();
         if let Some(failure) = &inbox.failure {
             return Err(failed(failure.clone()));
         }
-        let (waiting, limit) = (inbox.waiting.len(), self.config.queue_len_max.max(1));
-        if waiting >= limit {
-            let (code, name) = (EngineRefusalCode::Overloaded, &self.facts.name);
-            let message = format!("{waiting} requests wait for {name} already; try again later");
-            return Err(EngineRefusal { code, message });
-        }
+        // The thread takes both locks one after the other, never this way round and that.
+        let admitted = self.desk.scheduler().arrive(ask);
+        admitted.map_err(|refusal| self.refuse(refusal))?;
+        inbox.arrived.push(Running::new(id, Arc::clone(wishes), task, positions_max));
+        drop(inbox);
+        self.desk.ring();
         Ok(())
+    }
+
+    fn refuse(&self, refusal: Refusal) -> EngineRefusal {
+        let code = match refusal.code() {
+            RefuseCode::Invalid => EngineRefusalCode::InvalidPrompt,
+            RefuseCode::TooLong => EngineRefusalCode::TooLong,
+            RefuseCode::Busy => EngineRefusalCode::Overloaded,
+        };
+        EngineRefusal { code, message: format!("{}: {refusal}", self.facts.name) }
+    }
+
+    fn answer<T: Send + 'static>(
+        &self,
+        receiver: oneshot::Receiver<Result<T, EngineRefusal>>,
+    ) -> BoxFuture<'static, Result<T, EngineRefusal>> {
+        let waiting = Waiting { desk: Arc::clone(&self.desk) };
+        Box::pin(async move {
+            let answer = receiver.await;
+            drop(waiting);
+            answer.unwrap_or_else(|_| Err(failed(CRASHED.to_owned())))
+        })
     }
 }
 
@@ -185,6 +361,24 @@ impl Drop for Worker {
             // It ends after the step it is in. A panic in it was reported as an event.
             let _ = thread.join();
         }
+    }
+}
+
+/// Nothing is drawn, so no seed is waited for.
+fn revealed() -> Arc<Wishes> {
+    let wishes = Wishes::default();
+    let _ = wishes.seed.set([0; 32]);
+    Arc::new(wishes)
+}
+
+/// Rings when a caller stops waiting for a text, so that the thread looks whom it computes for.
+struct Waiting {
+    desk: Arc<Desk>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.desk.ring();
     }
 }
 
@@ -219,68 +413,16 @@ impl Drop for Handle {
     }
 }
 
-/// The thread: admits, steps, sleeps, until the desk is closed or the model fails.
-fn run(model: &Model, desk: &Desk, slots: usize) {
-    let mut running: Vec<Running> = Vec::with_capacity(slots);
-    loop {
-        {
-            let mut inbox = desk.lock();
-            inbox.is_rung = false;
-            if inbox.is_closed {
-                running.extend(inbox.waiting.drain(..));
-                drop(inbox);
-                return fail_all(desk, running, "the model was unloaded");
-            }
-            while running.len() < slots
-                && let Some(next) = inbox.waiting.pop_front()
-            {
-                running.push(next);
-            }
-            inbox.running = running.len();
-        }
-        let Some(has_worked) = turn(&mut running, |sequence| sequence.step(model)) else {
-            tracing::error!(model = model.facts().name, "the model panicked: out of service");
-            return fail_all(desk, running, CRASHED);
-        };
-        if !has_worked {
-            let inbox = desk.lock();
-            let bell = desk.bell.wait_while(inbox, |inbox| !inbox.is_rung && !inbox.is_closed);
-            drop(bell);
-        }
-    }
-}
-
-/// Lets every sequence take its turn and keeps those that go on. Says whether any could do
-/// something; `None` if one panicked.
-fn turn(
-    running: &mut Vec<Running>,
-    mut step: impl FnMut(&mut Running) -> Progress,
-) -> Option<bool> {
-    let mut has_worked = false;
-    let all = AssertUnwindSafe(|| {
-        running.retain_mut(|sequence| {
-            let progress = step(sequence);
-            has_worked |= progress != Progress::Stalled;
-            progress != Progress::Gone
-        });
-    });
-    catch_unwind(all).ok()?;
-    Some(has_worked)
-}
-
-fn fail_all(desk: &Desk, mut running: Vec<Running>, why: &str) {
-    let mut inbox = desk.lock();
-    inbox.failure = Some(why.to_owned());
-    inbox.running = 0;
-    running.extend(inbox.waiting.drain(..));
-    drop(inbox);
-    for sequence in running {
-        sequence.fail(failed(why.to_owned()));
-    }
-}
-
 fn failed(message: String) -> EngineRefusal {
     EngineRefusal { code: EngineRefusalCode::Failed, message }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the meter: how long computing took, never a decision"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]

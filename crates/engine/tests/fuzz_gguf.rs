@@ -2,8 +2,8 @@
 //! `cargo bolero test TARGET` for as long as one likes.
 
 use commons_engine::gguf::Gguf;
-use commons_engine::llama::Settings;
 use commons_engine::noise::noise_model;
+use commons_engine::settings::Settings;
 use commons_engine::template::Template;
 use commons_engine::tokenizer::Tokenizer;
 
@@ -17,7 +17,11 @@ fn read_all(bytes: &[u8]) {
     if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
         let ids = tokenizer.encode("bace difo <s> \u{1f999}").unwrap_or_default();
         assert!(ids.iter().all(|&id| (id as usize) < tokenizer.token_count()));
-        let _ = Settings::from_gguf(&gguf, tokenizer.token_count());
+    }
+    if let Ok(settings) = Settings::from_gguf(&gguf, &|_| Ok(None)) {
+        assert!(settings.head_count.is_multiple_of(settings.kv_head_count));
+        assert!(settings.ropes.iter().all(|rope| 2 * rope.pairs() <= settings.head_size));
+        assert_eq!(settings.layers.len(), settings.layer_count);
     }
 }
 

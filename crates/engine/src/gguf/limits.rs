@@ -27,7 +27,7 @@ pub const ARRAY_DEPTH_MAX: usize = 4;
 /// 512 Ki merges has 1.3 million; at 24 bytes for an empty text this is at most 96 MiB.
 pub const ARRAY_ELEMENTS_MAX: u64 = 4 << 20;
 
-/// The smallest alignment: every block type of candle is aligned to 4, and the format says 8.
+/// The smallest alignment: the format says 8.
 pub const ALIGNMENT_MIN: u64 = 8;
 
 /// The largest alignment: a page on every platform is at most 64 KiB, and more is only padding.

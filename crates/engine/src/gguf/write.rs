@@ -2,8 +2,13 @@
 //!
 //! It writes version 3, little-endian, tensors in the order they were added, each aligned to
 //! [`DEFAULT_ALIGNMENT`](super::DEFAULT_ALIGNMENT). What it accepts, [`Gguf::parse`](super::Gguf::parse) reads.
+//! Data is held in memory, or made while it is written ([`GgufWriter::stream`]).
+
+mod stream;
 
 use std::io::{self, Write};
+
+pub use stream::TensorSpec;
 
 use super::value::code;
 use super::{Array, DEFAULT_ALIGNMENT, MAGIC, TensorType, Value};
@@ -17,9 +22,7 @@ pub struct GgufWriter {
 
 #[derive(Clone, Debug)]
 struct Tensor {
-    name: String,
-    dims: Vec<usize>,
-    kind: TensorType,
+    spec: TensorSpec,
     data: Vec<u8>,
 }
 
@@ -61,14 +64,12 @@ impl GgufWriter {
         kind: TensorType,
         data: Vec<u8>,
     ) -> Result<&mut Self, WriteError> {
-        let (name, dims) = (name.into(), dims.to_vec());
-        let elements = dims.iter().map(|&dim| dim as u64).product::<u64>();
-        let is_whole = dims.last().is_some_and(|&it| (it as u64).is_multiple_of(kind.block_len()));
-        let needed = elements / kind.block_len() * kind.block_size();
-        if !is_whole || needed == 0 || needed != data.len() as u64 {
+        let spec = TensorSpec { name: name.into(), dims: dims.to_vec(), kind };
+        if spec.size() != Some(data.len() as u64) {
+            let TensorSpec { name, dims, kind } = spec;
             return Err(WriteError::Size { name, dims, kind, size: data.len() });
         }
-        self.tensors.push(Tensor { name, dims, kind, data });
+        self.tensors.push(Tensor { spec, data });
         Ok(self)
     }
 
@@ -85,20 +86,8 @@ impl GgufWriter {
 
     /// The whole file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&3u32.to_le_bytes());
-        bytes.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
-        for (key, value) in &self.metadata {
-            push_text(&mut bytes, key);
-            push_value(&mut bytes, value);
-        }
-        let mut offset = 0u64;
-        for tensor in &self.tensors {
-            push_header(&mut bytes, tensor, offset);
-            offset = (offset + tensor.data.len() as u64).next_multiple_of(DEFAULT_ALIGNMENT);
-        }
+        let held = self.tensors.iter().map(|it| (&it.spec, it.data.len() as u64));
+        let mut bytes = self.head(held);
         for tensor in &self.tensors {
             pad(&mut bytes);
             bytes.extend_from_slice(&tensor.data);
@@ -110,6 +99,25 @@ impl GgufWriter {
     /// Writes the whole file.
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.to_bytes())
+    }
+
+    /// All that stands before the data, for these tensors and their sizes in bytes.
+    fn head<'a>(&self, tensors: impl ExactSizeIterator<Item = (&'a TensorSpec, u64)>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&3u32.to_le_bytes());
+        bytes.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in &self.metadata {
+            push_text(&mut bytes, key);
+            push_value(&mut bytes, value);
+        }
+        let mut offset = 0u64;
+        for (spec, size) in tensors {
+            push_header(&mut bytes, spec, offset);
+            offset = (offset + size).next_multiple_of(DEFAULT_ALIGNMENT);
+        }
+        bytes
     }
 }
 
@@ -123,7 +131,7 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn push_header(bytes: &mut Vec<u8>, tensor: &Tensor, offset: u64) {
+fn push_header(bytes: &mut Vec<u8>, tensor: &TensorSpec, offset: u64) {
     push_text(bytes, &tensor.name);
     bytes.extend_from_slice(&u32::try_from(tensor.dims.len()).unwrap_or(u32::MAX).to_le_bytes());
     for &dim in tensor.dims.iter().rev() {

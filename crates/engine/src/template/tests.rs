@@ -133,7 +133,184 @@ fn what_templates_expect_of_python_is_there() {
     check("{{ messages[0]['content'].split(' ')[1] }}", "b");
     check("{{ messages[-1].content.startswith('a') }}", "True");
     check("{{ bos_token }}x", "x");
-    check("{{ {'a': '<&>'} | tojson }}", "{\"a\":\"<&>\"}");
+    check("{{ {'a': '<&>'} | tojson }}", "{\"a\": \"<&>\"}");
     check("{% for m in messages %}{% if true %}{% continue %}{% endif %}x{% endfor %}y", "y");
     check("{% if true %}\n  x\n{% endif %}\ny", "  x\ny");
+}
+
+/// Dropping a value that is nested a million times takes a stack as deep.
+#[test]
+fn a_template_that_nests_values_without_end_is_stopped() {
+    let nested = format!("{}ns.x{}", "[".repeat(40), "]".repeat(40));
+    let source = format!(
+        "{{% set ns = namespace(x=1) %}}{{% for i in range(99999) %}}\
+         {{% set ns.x = {nested} %}}{{% endfor %}}"
+    );
+    let error = encode(&source, &[message("user", "x")]).expect_err("is stopped").to_string();
+    assert!(error.contains("fuel"), "{error}");
+}
+
+#[test]
+fn a_template_is_chosen_by_name_and_for_tools() {
+    let config = br#"{"chat_template": [{"name": "default", "template": "plain"},
+        {"name": "tool_use", "template": "tools"}, {"name": "rag", "template": "{{ documents }}"}]}"#;
+    let additional = [("rag".to_owned(), b"other".to_vec())];
+    let files = TemplateFiles {
+        tokenizer_config: Some(config),
+        additional: &additional,
+        ..TemplateFiles::default()
+    };
+    let template = Template::from_files(&files).expect("compiles");
+    let messages = Json::parse(b"[]").expect("JSON");
+    let render = |conversation: &Conversation<'_>| template.render(conversation, "", "");
+    let plain = Conversation::new(&messages);
+    assert_eq!(render(&plain).expect("renders"), "plain");
+    let with_tools = Conversation { tools: Some(&messages), ..plain };
+    assert_eq!(render(&with_tools).expect("renders"), "tools");
+    let named = Conversation { template: Some("rag"), ..plain };
+    assert_eq!(render(&named).expect("renders"), "other");
+    let unknown = Conversation { template: Some("none"), ..plain };
+    let error = render(&unknown).expect_err("is refused").to_string();
+    assert!(error.contains("it has: default, rag, tool_use"), "{error}");
+}
+
+#[test]
+fn a_template_file_goes_before_the_configuration() {
+    let files = TemplateFiles {
+        tokenizer_config: Some(br#"{"chat_template": "old"}"#),
+        chat_template: Some(b"{%- generation -%} new {%- endgeneration %}"),
+        ..TemplateFiles::default()
+    };
+    let messages = Json::parse(b"[]").expect("JSON");
+    let template = Template::from_files(&files).expect("compiles");
+    let text = template.render(&Conversation::new(&messages), "", "").expect("renders");
+    assert_eq!(text, "new");
+    assert_eq!(template.names(), ["default"]);
+}
+
+#[test]
+fn tools_and_parts_cannot_write_control_tokens() {
+    let tools = br#"[{"name": "<|im_end|>", "<|im_start|>": ["</s>", {"x": "<s>"}]}]"#;
+    let tools = Json::parse(tools).expect("JSON");
+    let messages = br#"[{"role": "user", "content": [{"type": "text", "text": "<|im_end|>"}]}]"#;
+    let messages = Json::parse(messages).expect("JSON");
+    let conversation = Conversation { tools: Some(&tools), ..Conversation::new(&messages) };
+    for source in
+        ["{{ tools | tojson(ensure_ascii=true) }}{{ messages[0].content }}", "{{ tools }}"]
+    {
+        let template = Template::new(source).expect("compiles");
+        let ids = template.encode_conversation(&tokenizer(), &conversation).expect("encodes");
+        let (text, count) = show(&ids);
+        assert_eq!(count, 1, "{text}");
+        assert!(text.contains("<|im_end|>") && !text.contains("fdd0"), "{text}");
+    }
+}
+
+#[test]
+fn moments_are_written_as_python_writes_them() {
+    let check = |seconds: u32, wanted: &str| {
+        let messages = Json::parse(b"[]").expect("JSON");
+        let now = Some(Moment::from_unix_seconds(seconds));
+        let conversation = Conversation { now, ..Conversation::new(&messages) };
+        let template = Template::new("{{ strftime_now('%F %T %a %j') }}").expect("compiles");
+        assert_eq!(template.render(&conversation, "", "").expect("renders"), wanted);
+    };
+    check(0, "1970-01-01 00:00:00 Thu 001");
+    check(951_782_399, "2000-02-28 23:59:59 Mon 059");
+    check(951_868_800, "2000-03-01 00:00:00 Wed 061");
+    check(1_735_603_200, "2024-12-31 00:00:00 Tue 366");
+    check(4_107_542_400, "2100-03-01 00:00:00 Mon 060");
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    now: u32,
+    templates: std::collections::BTreeMap<String, String>,
+    conversations: Vec<serde_json::Value>,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    template: String,
+    conversation: usize,
+    text: Option<String>,
+    error: Option<String>,
+}
+
+/// Each part of a conversation, cut out of the file's text so that objects keep their order.
+#[derive(serde::Deserialize)]
+struct Parts {
+    messages: OrderedJson,
+    tools: Option<OrderedJson>,
+    documents: Option<OrderedJson>,
+    variables: Option<OrderedJson>,
+    adds_generation_prompt: Option<bool>,
+    now: Option<bool>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct OrderedJson(minijinja::Value);
+
+#[derive(serde::Deserialize)]
+struct Ordered {
+    conversations: Vec<Parts>,
+}
+
+/// Renders one case and says how it differs from what `transformers` made of it.
+fn difference(golden: &Golden, parts: &Parts, case: &Case) -> Option<String> {
+    let json = |part: &Option<OrderedJson>| part.as_ref().map(|it| Json::of_value(it.0.clone()));
+    let (tools, documents, variables) =
+        (json(&parts.tools), json(&parts.documents), json(&parts.variables));
+    let messages = Json::of_value(parts.messages.0.clone());
+    let conversation = Conversation {
+        tools: tools.as_ref(),
+        documents: documents.as_ref(),
+        variables: variables.as_ref(),
+        adds_generation_prompt: parts.adds_generation_prompt.unwrap_or(true),
+        now: parts.now.map(|_| Moment::from_unix_seconds(golden.now)),
+        ..Conversation::new(&messages)
+    };
+    let source = &golden.templates[&case.template];
+    let found = Template::new(source).and_then(|it| it.render(&conversation, "<s>", "</s>"));
+    let name = format!("{} of conversation {}", case.template, case.conversation);
+    match (found, &case.text, &case.error) {
+        (Ok(found), Some(wanted), _) if found == *wanted => None,
+        (Err(_), None, Some(_)) => None,
+        (found, wanted, error) => {
+            Some(format!("{name}:\n{found:?}\nis not\n{wanted:?} {error:?}\n"))
+        }
+    }
+}
+
+fn check_golden(path: &std::path::Path) -> usize {
+    let text = std::fs::read(path).expect("readable");
+    let golden: Golden = serde_json::from_slice(&text).expect("a golden file");
+    let ordered: Ordered = serde_json::from_slice(&text).expect("a golden file");
+    assert_eq!(golden.conversations.len(), ordered.conversations.len());
+    let cases = golden.cases.iter();
+    let wrong: Vec<String> = cases
+        .filter_map(|case| difference(&golden, &ordered.conversations[case.conversation], case))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), golden.cases.len(), wrong.join("\n"));
+    golden.cases.len()
+}
+
+/// The file is made by `tests/golden/make_templates.py`, with templates of our own in the format of
+/// each family.
+#[test]
+fn every_family_is_rendered_as_transformers_does() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    assert_eq!(check_golden(&folder.join("templates.json")), 80);
+}
+
+/// Made by the same script from published templates.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "where a longer comparison lies, if there is one")]
+fn published_templates_are_rendered_as_transformers_does() {
+    match std::env::var("COMMONS_TEMPLATE_CASES") {
+        Ok(path) => eprintln!("{} renderings", check_golden(path.as_ref())),
+        Err(_) => eprintln!("SKIPPED: COMMONS_TEMPLATE_CASES names no file"),
+    }
 }

@@ -1,254 +1,292 @@
-//! Byte-level BPE: split into words, spell each word in bytes, apply the merges in order of rank.
+//! Byte-pair encoding of words, in both its forms.
+//!
+//! *Byte-level*: a word is spelt in the 256 byte tokens, and a list of merges says which neighbours
+//! become one, in order of rank. *SentencePiece*: a word is spelt in characters; what is merged is
+//! said by a list as well, or by the scores of the tokens: then a union is a merge if the
+//! vocabulary has it. A character that is no token is spelt in bytes, or is the unknown token.
 //!
 //! The `tokenizers` crate is not used here. Its builder indexes past a buffer when two tokens of a
 //! lying merge are longer together than the longest token, its splitter stops without a word when
 //! the regular expression gives up, and it keeps users' words in a cache for the life of the thread.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 
-use fancy_regex::Regex;
+use foldhash::fast::RandomState;
 
 use super::TokenizerError;
-use super::vocabulary::Vocabulary;
-use crate::gguf::Gguf;
+use super::merge::{Merger, NONE, Piece, Union};
+use super::split::{Split, each_word};
+use super::vocabulary::{TokenKind, Vocabulary, char_of_byte};
 
-/// Contractions, words, numbers, punctuation and white space, as GPT-2 split them.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// For two neighbours, left above right: the merge.
+type Ranks = HashMap<u64, Union, RandomState>;
 
-/// Llama 3: contractions in any case, at most three digits together, line ends apart.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Qwen 2: as Llama 3, with every digit apart.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Every digit apart, before anything else is split.
-const DIGITS: &str = r"\p{N}|\P{N}+";
-
-/// What llama.cpp does for a file that names no pre-tokenizer: punctuation apart, ...
-const PUNCTUATION: &str = r"[\p{P}$+<=>^~|]+|[^\p{P}$+<=>^~|]+";
-/// ... numbers apart, ...
-const NUMBERS: &str = r"\p{N}+|\P{N}+";
-/// ... and at most three digits together.
-const TRIPLES: &str = r"(?s)[0-9]{3}|(?:(?![0-9]{3}).)+";
-
-/// How a family splits, by the names that files use for it.
-struct Family {
-    names: &'static [&'static str],
-    /// Applied one after the other, each to the words of the one before. Each covers every text.
-    patterns: &'static [&'static str],
-    /// Whether a word that is a token as a whole is taken as it is, without merging.
-    takes_whole_words: bool,
-    adds_bos: bool,
+/// What decides about a merge.
+#[derive(Debug)]
+enum Rules {
+    /// The position in the list of merges.
+    Ranks(Ranks),
+    /// For each token the priority that its score gives.
+    Scores(Vec<u32>),
 }
 
-/// The supported families. An unknown name is refused: splitting differently changes every answer.
-const FAMILIES: [Family; 5] = [
-    Family {
-        names: &["default"],
-        patterns: &[PUNCTUATION, GPT2, NUMBERS, TRIPLES],
-        takes_whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &["gpt-2", "phi-2", "mpt", "olmo"],
-        patterns: &[GPT2],
-        takes_whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &["llama-bpe", "llama3", "llama-v3", "smaug-bpe"],
-        patterns: &[LLAMA3],
-        takes_whole_words: true,
-        adds_bos: true,
-    },
-    Family {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        patterns: &[QWEN2],
-        takes_whole_words: false,
-        adds_bos: false,
-    },
-    Family {
-        names: &["smollm", "starcoder", "refact", "command-r"],
-        patterns: &[DIGITS, GPT2],
-        takes_whole_words: false,
-        adds_bos: false,
-    },
-];
+/// How a word is spelt before anything is merged.
+#[derive(Debug)]
+enum Alphabet {
+    Bytes(Box<[u32; 256]>),
+    Characters(Missing),
+}
 
-/// For two neighbours: the rank of their merge, and the token they become.
-type Merges = HashMap<(u32, u32), (u32, u32)>;
+/// What stands for a character that is no token.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// After all merges: for each byte its token, or the unknown token.
+    BytesAtLast(Box<[u32; 256]>),
+    /// Before all merges: for each byte its token.
+    Bytes(Box<[u32; 256]>),
+    /// This token; for a run of them once, if `is_fused`.
+    Unknown { id: u32, is_fused: bool },
+}
 
-/// The rules of one byte-level BPE model.
+/// The rules of one model.
 #[derive(Debug)]
 pub(super) struct Bpe {
-    patterns: Vec<Regex>,
-    merges: Merges,
-    bytes: Vec<u32>,
-    takes_whole_words: bool,
-}
-
-/// A token in a word, linked to its neighbours. `None` after it was merged into the left one.
-#[derive(Clone, Copy, Debug)]
-struct Symbol {
-    id: Option<u32>,
-    before: Option<usize>,
-    after: Option<usize>,
+    rules: Rules,
+    alphabet: Alphabet,
+    /// How a text is cut into words that no merge reaches across.
+    splits: Vec<Split>,
 }
 
 impl Bpe {
-    /// The rules, and whether the family puts the opening token before a text.
-    pub(super) fn new(
-        gguf: &Gguf,
+    /// Byte-level rules.
+    pub(super) fn byte_level<'a>(
         vocabulary: &Vocabulary,
-    ) -> Result<(Self, bool), TokenizerError> {
-        let name = gguf.text("tokenizer.ggml.pre")?.unwrap_or("default");
-        let family = FAMILIES.iter().find(|family| family.names.contains(&name));
-        let Some(family) = family else {
-            let supported = FAMILIES.map(|family| family.names.join(", ")).join(", ");
-            return Err(TokenizerError::PreTokenizer { name: name.to_owned(), supported });
-        };
-        let patterns = family.patterns.iter().map(|pattern| Regex::new(pattern));
-        let patterns = patterns.collect::<Result<_, _>>().map_err(split_error)?;
-        let mut bytes = Vec::with_capacity(256);
-        for byte in 0u8..=255 {
+        merges: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+        splits: Vec<Split>,
+    ) -> Result<Self, TokenizerError> {
+        let mut bytes = Box::new([NONE; 256]);
+        for (byte, slot) in (0u8..=255).zip(bytes.iter_mut()) {
             let id = vocabulary.id(char_of_byte(byte).encode_utf8(&mut [0; 4]));
-            bytes.push(id.ok_or(TokenizerError::MissingByte { byte })?);
+            *slot = id.ok_or(TokenizerError::MissingByte { byte })?;
         }
-        let merges = read_merges(gguf, vocabulary)?;
-        let bpe = Self { patterns, merges, bytes, takes_whole_words: family.takes_whole_words };
-        Ok((bpe, family.adds_bos))
+        let rules = Rules::Ranks(read_ranks(vocabulary, merges)?);
+        Ok(Self { rules, alphabet: Alphabet::Bytes(bytes), splits })
     }
 
-    /// Appends the tokens of `text`, which lies between two special tokens.
-    pub(super) fn encode(
+    /// SentencePiece rules with a list of merges.
+    pub(super) fn ranked<'a>(
+        vocabulary: &Vocabulary,
+        merges: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+        missing: Missing,
+        splits: Vec<Split>,
+    ) -> Result<Self, TokenizerError> {
+        let rules = Rules::Ranks(read_ranks(vocabulary, merges)?);
+        Ok(Self::spaced(vocabulary, rules, missing, splits))
+    }
+
+    /// SentencePiece rules with a score for each token.
+    pub(super) fn scored(
+        vocabulary: &Vocabulary,
+        scores: &[f32],
+        bytes: Box<[u32; 256]>,
+    ) -> Result<Self, TokenizerError> {
+        if let Some(id) = scores.iter().position(|score| score.is_nan()) {
+            return Err(TokenizerError::Score { id });
+        }
+        let rules = Rules::Scores(scores.iter().map(|&score| priority(score)).collect());
+        Ok(Self::spaced(vocabulary, rules, Missing::BytesAtLast(bytes), Vec::new()))
+    }
+
+    fn spaced(
+        vocabulary: &Vocabulary,
+        rules: Rules,
+        missing: Missing,
+        mut splits: Vec<Split>,
+    ) -> Self {
+        // A merge across the beginning of a run of `▁` would need a token that has one inside.
+        let is_crossing = |text: &str| {
+            let starts = text.match_indices('▁').map(|(at, _)| at);
+            starts.into_iter().any(|at| at > 0 && !text[..at].ends_with('▁'))
+        };
+        let mut reachable = vocabulary
+            .all()
+            .filter(|(_, kind, _)| matches!(kind, TokenKind::Normal | TokenKind::UserDefined));
+        if vocabulary.id("▁").is_some() && !reachable.any(|(_, _, text)| is_crossing(text)) {
+            splits.push(Split::BeforeSpaceRuns);
+        }
+        Self { rules, alphabet: Alphabet::Characters(missing), splits }
+    }
+
+    /// Appends the tokens of `text`, which is normalised and lies between two special tokens.
+    pub(super) fn encode(&self, vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
+        let mut merger = Merger::default();
+        let mut recent = Recent::new(text);
+        each_word(&self.splits, text, &mut |word| {
+            recent.copy_or(word, ids, |ids| self.encode_word(vocabulary, word, &mut merger, ids));
+        });
+    }
+
+    fn encode_word(
         &self,
         vocabulary: &Vocabulary,
-        text: &str,
+        word: &str,
+        merger: &mut Merger,
         ids: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
-        let mut words = vec![text];
-        for pattern in &self.patterns {
-            words = split(pattern, &words)?;
+    ) {
+        if let Some(id) = vocabulary.whole_word(word.as_bytes()) {
+            return ids.push(id);
         }
-        for word in words {
-            let whole =
-                self.takes_whole_words.then(|| spell(word)).and_then(|it| vocabulary.id(&it));
-            match whole {
-                Some(id) => ids.push(id),
-                None => self.merge(word, ids),
+        merger.pieces.clear();
+        self.spell(vocabulary, word, &mut merger.pieces);
+        match &self.rules {
+            Rules::Ranks(ranks) => merger.merge(|left, right| {
+                ranks.get(&pair(left.id, right.id)).copied().unwrap_or(Union::NONE)
+            }),
+            Rules::Scores(priorities) => merger.merge(|left, right| {
+                let union = &word[left.start as usize..right.end as usize];
+                let found = vocabulary.id(union).and_then(|id| {
+                    let &priority = priorities.get(id as usize)?;
+                    Some(Union { priority, id })
+                });
+                found.unwrap_or(Union::NONE)
+            }),
+        }
+        for piece in &merger.pieces {
+            match &self.alphabet {
+                Alphabet::Characters(Missing::BytesAtLast(tokens)) if piece.id == NONE => {
+                    let bytes = &word.as_bytes()[piece.start as usize..piece.end as usize];
+                    ids.extend(bytes.iter().map(|&byte| tokens[usize::from(byte)]));
+                }
+                _ => ids.push(piece.id),
             }
         }
-        Ok(())
     }
 
-    /// Applies the merges to one word: the lowest rank first, among equals the leftmost.
-    fn merge(&self, word: &str, ids: &mut Vec<u32>) {
-        let last = word.len().saturating_sub(1);
-        let mut symbols: Vec<Symbol> = word
-            .bytes()
-            .enumerate()
-            .map(|(index, byte)| Symbol {
-                id: Some(self.bytes[usize::from(byte)]),
-                before: index.checked_sub(1),
-                after: Some(index + 1).filter(|_| index < last),
-            })
-            .collect();
-        let mut queue = BinaryHeap::new();
-        for left in 0..symbols.len() {
-            queue.extend(self.candidate(&symbols, left));
-        }
-        while let Some(Reverse((rank, left))) = queue.pop() {
-            // A candidate is stale if the two are no longer neighbours with this very merge.
-            let Some(Reverse((now, _))) = self.candidate(&symbols, left) else { continue };
-            let (Some(right), true) = (symbols[left].after, now == rank) else { continue };
-            symbols[left].id = self.union(&symbols, left, right).map(|(_, id)| id);
-            symbols[left].after = symbols[right].after;
-            symbols[right].id = None;
-            if let Some(after) = symbols[right].after {
-                symbols[after].before = Some(left);
+    fn spell(&self, vocabulary: &Vocabulary, word: &str, pieces: &mut Vec<Piece>) {
+        match &self.alphabet {
+            Alphabet::Bytes(tokens) => spell_bytes(tokens, word.as_bytes(), 0, pieces),
+            Alphabet::Characters(missing) => {
+                for (start, c) in (0u32..).map_while(char_starts(word)) {
+                    let end = start + offset(c.len_utf8());
+                    let text = &word[start as usize..end as usize];
+                    match (vocabulary.id(text), missing) {
+                        (Some(id), _) => pieces.push(Piece { id, start, end }),
+                        (None, Missing::BytesAtLast(_)) => {
+                            pieces.push(Piece { id: NONE, start, end });
+                        }
+                        (None, Missing::Bytes(tokens)) => {
+                            spell_bytes(tokens, text.as_bytes(), start, pieces);
+                        }
+                        (None, &Missing::Unknown { id, is_fused }) => match pieces.last_mut() {
+                            Some(last) if is_fused && last.id == id => last.end = end,
+                            _ => pieces.push(Piece { id, start, end }),
+                        },
+                    }
+                }
             }
-            if let Some(before) = symbols[left].before {
-                queue.extend(self.candidate(&symbols, before));
-            }
-            queue.extend(self.candidate(&symbols, left));
-        }
-        ids.extend(symbols.iter().filter_map(|symbol| symbol.id));
-    }
-
-    fn union(&self, symbols: &[Symbol], left: usize, right: usize) -> Option<(u32, u32)> {
-        self.merges.get(&(symbols[left].id?, symbols[right].id?)).copied()
-    }
-
-    fn candidate(&self, symbols: &[Symbol], left: usize) -> Option<Reverse<(u32, usize)>> {
-        let (rank, _) = self.union(symbols, left, symbols[left].after?)?;
-        Some(Reverse((rank, left)))
-    }
-}
-
-fn read_merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Merges, TokenizerError> {
-    let key = "tokenizer.ggml.merges";
-    let texts = Gguf::require(key, gguf.texts(key)?)?;
-    let mut merges = HashMap::with_capacity(texts.len());
-    for (rank, (index, text)) in (0u32..).zip(texts.iter().enumerate()) {
-        let unknown = || TokenizerError::Merge { index, text: text.clone() };
-        // In a byte-level vocabulary a space is written as another character.
-        let (left, right) = text.split_once(' ').ok_or_else(unknown)?;
-        let union = vocabulary.id(&format!("{left}{right}")).ok_or_else(unknown)?;
-        let left = vocabulary.id(left).ok_or_else(unknown)?;
-        let right = vocabulary.id(right).ok_or_else(unknown)?;
-        merges.entry((left, right)).or_insert((rank, union));
-    }
-    Ok(merges)
-}
-
-fn split<'a>(pattern: &Regex, words: &[&'a str]) -> Result<Vec<&'a str>, TokenizerError> {
-    let mut parts = Vec::new();
-    for &word in words {
-        let mut end = 0;
-        for found in pattern.find_iter(word) {
-            let found = found.map_err(split_error)?;
-            if found.start() != end {
-                return Err(TokenizerError::Unsplit { start: end, end: found.start() });
-            }
-            end = found.end();
-            parts.push(&word[found.range()]);
-        }
-        if end != word.len() {
-            return Err(TokenizerError::Unsplit { start: end, end: word.len() });
         }
     }
-    Ok(parts)
 }
 
-fn split_error(source: fancy_regex::Error) -> TokenizerError {
-    TokenizerError::Split { source: Box::new(source) }
+/// Each character with where it starts.
+fn char_starts(word: &str) -> impl FnMut(u32) -> Option<(u32, char)> {
+    let mut chars = word.char_indices();
+    move |_| chars.next().map(|(at, c)| (offset(at), c))
 }
 
-fn spell(word: &str) -> String {
-    word.bytes().map(char_of_byte).collect()
+fn spell_bytes(tokens: &[u32; 256], bytes: &[u8], start: u32, pieces: &mut Vec<Piece>) {
+    let spelt = (start..).zip(bytes);
+    pieces.extend(spelt.map(|(at, &byte)| Piece {
+        id: tokens[usize::from(byte)],
+        start: at,
+        end: at + 1,
+    }));
 }
 
-/// How a byte is written in the vocabulary: itself if it is printable in Latin-1, otherwise the
-/// next free character from U+0100 on.
-fn char_of_byte(byte: u8) -> char {
-    let code = match byte {
-        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => u32::from(byte),
-        0x00..=0x20 => 0x100 + u32::from(byte),
-        0x7f..=0xa0 => 0x121 + u32::from(byte - 0x7f),
-        0xad => 0x143,
-    };
-    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+/// A position in a text. Texts are far below 4 GiB: see `TEXT_SIZE_MAX`.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// The inverse of [`char_of_byte`].
-pub(super) fn byte_of_char(c: char) -> Option<u8> {
-    let code = match u32::from(c) {
-        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => code,
-        code @ 0x100..=0x120 => code - 0x100,
-        code @ 0x121..=0x142 => code - 0x121 + 0x7f,
-        0x143 => 0xad,
-        _ => return None,
-    };
-    u8::try_from(code).ok()
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+/// The better the score, the smaller. The bits of floating-point numbers are in their order, those
+/// of negative ones in the inverse order.
+fn priority(score: f32) -> u32 {
+    // Both zeros are one score.
+    let bits = (score + 0.0).to_bits();
+    if bits >> 31 == 1 { bits } else { !bits & 0x7fff_ffff }
+}
+
+fn read_ranks<'a>(
+    vocabulary: &Vocabulary,
+    merges: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) -> Result<Ranks, TokenizerError> {
+    let mut ranks = Ranks::with_capacity_and_hasher(merges.len(), RandomState::default());
+    let mut text = String::new();
+    for (priority, (left, right)) in (0u32..).zip(merges) {
+        text.clear();
+        text.push_str(left);
+        text.push_str(right);
+        let ids = [left, right, &text].map(|text| vocabulary.id(text));
+        let [Some(left), Some(right), Some(id)] = ids else {
+            let (index, text) = (priority as usize, format!("{left} {right}"));
+            return Err(TokenizerError::Merge { index, text });
+        };
+        ranks.entry(pair(left, right)).or_insert(Union { priority, id });
+    }
+    Ok(ranks)
+}
+
+/// Where words of a text were met before, so that a word is merged once for many.
+///
+/// It holds places and no text, for one call.
+struct Recent<'a> {
+    text: &'a str,
+    slots: Vec<Place>,
+    state: RandomState,
+}
+
+/// A word of the text, and its ids in the answer. Empty: nothing was met.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    start: u32,
+    end: u32,
+    ids_start: u32,
+    ids_end: u32,
+}
+
+impl<'a> Recent<'a> {
+    /// Below this many bytes few words come twice.
+    const TEXT_SIZE_MIN: usize = 512;
+    /// Places that are remembered: 64 KiB, which stays in a processor's cache.
+    const SLOTS: usize = 4_096;
+    /// Longer words seldom come twice.
+    const WORD_SIZE_MAX: usize = 64;
+
+    fn new(text: &'a str) -> Self {
+        let count = if text.len() < Self::TEXT_SIZE_MIN { 0 } else { Self::SLOTS };
+        Self { text, slots: vec![Place::default(); count], state: RandomState::default() }
+    }
+
+    /// Appends the ids of `word`, a part of the text: copies them from where it was met, or asks.
+    fn copy_or(&mut self, word: &str, ids: &mut Vec<u32>, encode: impl FnOnce(&mut Vec<u32>)) {
+        if self.slots.is_empty() || word.len() > Self::WORD_SIZE_MAX {
+            return encode(ids);
+        }
+        let hash = self.state.hash_one(word.as_bytes());
+        let slot = usize::try_from(hash % Self::SLOTS as u64).unwrap_or(0);
+        let place = self.slots[slot];
+        if &self.text[place.start as usize..place.end as usize] == word {
+            return ids.extend_from_within(place.ids_start as usize..place.ids_end as usize);
+        }
+        let ids_start = offset(ids.len());
+        encode(ids);
+        let start = offset(word.as_ptr().addr() - self.text.as_ptr().addr());
+        let end = start + offset(word.len());
+        self.slots[slot] = Place { start, end, ids_start, ids_end: offset(ids.len()) };
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! A chat template mixes the model's own control tokens with the user's text, and what it returns
 //! is one string. So before rendering, a *mark* is put into the user's text wherever a control
-//! token could begin or reach over an edge; no control token is recognised right behind a mark or
-//! across one; and the marks are removed when the string is cut. The mark is a Unicode
-//! non-character that the user's text does not contain, so nothing the user wrote is lost, and a
-//! text that looks like no control token passes through the template unchanged.
+//! token could begin or reach over an edge. Before the string is cut the marks are lifted out, and
+//! no control token is recognised where one was, or across it. The mark is a Unicode non-character
+//! that the user's text does not contain, so nothing the user wrote is lost, and a text that looks
+//! like no control token passes through the template unchanged.
 
 use std::collections::BTreeSet;
 
@@ -30,17 +30,38 @@ impl Guard {
         free.first().map(|&mark| Self { mark }).ok_or(TokenizerError::NoMark)
     }
 
-    pub(super) fn mark(self) -> char {
-        self.mark
+    /// The text without the marks, and where they were, in order.
+    pub(super) fn lift(self, text: &str) -> (String, Vec<usize>) {
+        let mut clean = String::with_capacity(text.len());
+        let mut marks = Vec::new();
+        for part in text.split_inclusive(self.mark) {
+            match part.strip_suffix(self.mark) {
+                Some(before) => {
+                    clean.push_str(before);
+                    marks.push(clean.len());
+                }
+                None => clean.push_str(part),
+            }
+        }
+        (clean, marks)
     }
 
     /// Puts the marks into `text`.
     pub(super) fn protect(self, specials: &Specials, text: &str) -> String {
         let mut at = BTreeSet::new();
+        at.extend(
+            text.char_indices()
+                .map(|(at, _)| at)
+                .filter(|&at| specials.begins_control(&text[at..])),
+        );
         // Templates often trim, so the edges are looked for on both sides of the white space.
-        for (start, core) in [(0, text), (text.len() - text.trim_start().len(), text.trim())] {
-            mark_beginnings(specials, start, core, &mut at);
-            if enters(specials, core) {
+        let trimmed = text.trim();
+        let trimmed_start = text.len() - text.trim_start().len();
+        at.extend(trimmed.char_indices().map(|(at, _)| at).filter_map(|at| {
+            specials.begins_control(&trimmed[at..]).then_some(trimmed_start + at)
+        }));
+        for (start, core) in [(0, text), (trimmed_start, trimmed)] {
+            if !core.is_empty() && specials.enters_control(core) {
                 at.insert(start);
             }
         }
@@ -54,24 +75,4 @@ impl Guard {
         marked.push_str(&text[from..]);
         marked
     }
-}
-
-/// Where a control token begins in `core`, even if it would end only behind it.
-fn mark_beginnings(specials: &Specials, start: usize, core: &str, at: &mut BTreeSet<usize>) {
-    for (index, _) in core.char_indices() {
-        let rest = &core[index..];
-        let mut tokens = specials.control_texts_from(rest.as_bytes()[0]);
-        if tokens.any(|token| rest.starts_with(token) || token.starts_with(rest)) {
-            at.insert(start + index);
-        }
-    }
-}
-
-/// Whether a control token that begins before `core` could reach into it, or through it.
-fn enters(specials: &Specials, core: &str) -> bool {
-    let reaches = |token: &str| {
-        let tails = token.char_indices().skip(1).map(|(index, _)| &token[index..]);
-        tails.into_iter().any(|tail| core.starts_with(tail) || tail.starts_with(core))
-    };
-    !core.is_empty() && specials.control_texts().any(reaches)
 }

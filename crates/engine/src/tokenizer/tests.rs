@@ -155,3 +155,137 @@ fn the_hash_covers_the_vocabulary_and_nothing_else() {
     model.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
     assert_ne!(before, hash(&model));
 }
+
+/// A small byte-level `tokenizer.json` with another part in the place of one of its own.
+fn folder_json(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
+    let mut vocabulary = serde_json::Map::new();
+    for byte in 0..=255u8 {
+        vocabulary.insert(vocabulary::char_of_byte(byte).into(), byte.into());
+    }
+    vocabulary.insert("ab".into(), 256.into());
+    let mut json = serde_json::json!({
+        "added_tokens": [{"id": 257, "content": "<s>", "special": true}],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+        "post_processor": null,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [["a", "b"]]},
+    });
+    change(&mut json);
+    serde_json::to_vec(&json).expect("JSON")
+}
+
+fn from_json(json: &[u8], config: &str) -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::from_files(&TokenizerFiles {
+        tokenizer: json,
+        tokenizer_config: Some(config.as_bytes()),
+        generation_config: Some(br#"{"eos_token_id": [256, 257]}"#),
+        ..TokenizerFiles::default()
+    })
+}
+
+#[test]
+fn what_a_folder_has_and_we_do_not_is_refused_by_name() {
+    use serde_json::json;
+    let check = |path: &str, value: serde_json::Value, wanted: &str| {
+        let json = folder_json(|it| *it.pointer_mut(path).expect("a place") = value.clone());
+        let error = from_json(&json, "{}").expect_err(wanted);
+        let texts =
+            [Some(error.to_string()), std::error::Error::source(&error).map(ToString::to_string)];
+        assert!(texts.iter().flatten().any(|it| it.contains(wanted)), "{texts:?} lacks {wanted:?}");
+    };
+    check("/normalizer", json!({"type": "Precompiled"}), "\"Precompiled\"");
+    check(
+        "/normalizer",
+        json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""}),
+        "regular",
+    );
+    check("/pre_tokenizer", json!({"type": "UnicodeScripts"}), "\"UnicodeScripts\"");
+    let split = json!({"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated"});
+    check("/pre_tokenizer", split, "\\\\w+");
+    check("/post_processor", json!({"type": "Magic"}), "\"Magic\"");
+    check("/model/type", json!("Unigram"), "\"Unigram\"");
+    check("/model/merges", json!([["a", "c"]]), "merge 0 (\"a c\")");
+    check("/model/merges", json!(["a b c"]), "not of two tokens");
+    check("/model/vocab", json!({"a": 4_000_000_000u32}), "too large");
+    check("/model/vocab", json!({"a": 0, "b": 0}), "both");
+    check("/model/vocab", json!({"a": 0}), "no token for the byte");
+    check("/added_tokens/0/content", json!("x".repeat(300)), "at most 256");
+    check("/added_tokens/0/id", json!(5_000_000), "more than");
+}
+
+#[test]
+fn the_configuration_says_what_opens_and_closes_a_text() {
+    let json = folder_json(|_| {});
+    let check = |config: &str, prompt: &[u32], whole: &[u32]| {
+        let tokenizer = from_json(&json, config).expect("sound");
+        assert_eq!(tokenizer.encode_prompt("ab").expect("encodes"), prompt, "{config}");
+        assert_eq!(tokenizer.encode_whole("ab").expect("encodes"), whole, "{config}");
+        assert!(tokenizer.is_end(257) && tokenizer.is_end(256), "{config}");
+    };
+    check("{}", &[256], &[256]);
+    check(r#"{"bos_token": "<s>"}"#, &[256], &[256]);
+    check(r#"{"bos_token": {"content": "<s>"}, "add_bos_token": true}"#, &[257, 256], &[257, 256]);
+    check(r#"{"eos_token": "<s>", "add_eos_token": true}"#, &[256], &[256, 257]);
+    let added = r#"{"added_tokens_decoder": {"258": {"content": "<x>", "special": false}}}"#;
+    let tokenizer = from_json(&json, added).expect("sound");
+    assert_eq!(tokenizer.encode("<x>ab").expect("encodes"), [258, 256]);
+    assert_ne!(tokenizer.hash(), from_json(&json, "{}").expect("sound").hash());
+}
+
+#[test]
+fn a_folder_and_its_gguf_file_give_the_same_tokens() {
+    let folder = fixture("models/stories260K-hf");
+    let (Some(folder), Some(file)) = (folder, fixture("models/stories260K.gguf")) else { return };
+    let (ours, theirs) = (Tokenizer::from_folder(&folder).expect("sound"), load(&file));
+    for text in ["Once upon a time", " two  spaces", "é🦙\n\n", "", "don't 123"] {
+        let ids = ours.encode_prompt(text).expect("encodes");
+        assert_eq!(ids, theirs.encode_prompt(text).expect("encodes"), "{text:?}");
+        assert_eq!(ours.decode(&ids), text);
+    }
+}
+
+/// Whatever is held back, what was given out was whole characters.
+#[test]
+fn a_stream_of_byte_tokens_never_cuts_a_character() {
+    let tokenizer = spm(&[]);
+    let text = "aé中🦙👩\u{200d}👧\u{301}";
+    let mut stream = TextStream::new();
+    let mut streamed = String::new();
+    for id in tokenizer.encode(text).expect("encodes") {
+        let part = stream.push(tokenizer.piece(id).expect("known"));
+        assert!(!part.contains('\u{fffd}'), "{part:?}");
+        streamed += &part;
+    }
+    assert_eq!(streamed + &stream.finish(), text);
+}
+
+#[test]
+fn phi_3_takes_the_white_space_behind_its_tokens() {
+    let mut writer = GgufWriter::new();
+    let tokens = ["<unk>", "<|user|>", "a", "▁", "▁a"].map(String::from).to_vec();
+    writer
+        .set("general.name", Value::String("Phi-3 Mini".into()))
+        .set("tokenizer.ggml.model", Value::String("llama".into()))
+        .set("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)))
+        .set("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; 5])))
+        .set("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![2, 3, 1, 1, 1])));
+    let gguf = Gguf::parse(&writer.to_bytes()).expect("sound");
+    let tokenizer = Tokenizer::from_gguf(&gguf).expect("a vocabulary");
+    let guard = tokenizer.guard([]).expect("free");
+    assert_eq!(tokenizer.encode_rendered("<|user|>\n a", guard).expect("encodes"), [1, 4]);
+}
+
+#[test]
+fn bert_in_a_gguf_file_is_word_piece() {
+    let mut writer = GgufWriter::new();
+    let tokens = ["[UNK]", "[CLS]", "[SEP]", "▁he", "llo", "▁,", "▁中"].map(String::from).to_vec();
+    writer
+        .set("tokenizer.ggml.model", Value::String("bert".into()))
+        .set("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)))
+        .set("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![2, 3, 3, 1, 1, 1, 1])));
+    let gguf = Gguf::parse(&writer.to_bytes()).expect("sound");
+    let tokenizer = Tokenizer::from_gguf(&gguf).expect("a vocabulary");
+    let ids = tokenizer.encode_whole("HÉllo,中 x").expect("encodes");
+    assert_eq!(ids, [1, 3, 4, 5, 6, 0, 2]);
+    assert_eq!(tokenizer.decode(&ids), "hello , 中");
+}

@@ -72,7 +72,8 @@ def decode(data, at, dims, kind):
 
 
 class Rounding:
-    """A matrix that rounds what it is multiplied with to Q8_0."""
+    """A matrix that rounds what it is multiplied with to 8-bit blocks of 32, as our kernels do:
+    one f32 scale each, numbers rounded half away from zero."""
 
     def __init__(self, matrix):
         self.matrix = matrix
@@ -82,9 +83,10 @@ class Rounding:
 
     def __matmul__(self, row):
         blocks = row.reshape(-1, 32)
-        scales = numpy.abs(blocks).max(axis=1) / 127
-        whole = numpy.round(blocks / numpy.where(scales == 0, 1, scales)[:, None])
-        return self.matrix @ (whole * scales.astype("f2").astype("f8")[:, None]).reshape(-1)
+        scales = (numpy.abs(blocks).max(axis=1) / 127).astype("f4").astype("f8")
+        shares = blocks / numpy.where(scales == 0, 1, scales)[:, None]
+        whole = numpy.trunc(shares + numpy.copysign(0.5, shares))
+        return self.matrix @ (whole * scales[:, None]).reshape(-1)
 
 
 class Exact:

@@ -1,8 +1,14 @@
 //! The engine from outside: real files in, events out.
 
 mod bad_files;
+mod embedding;
+mod forward;
 mod greedy;
-mod reference;
+mod room;
+mod same_answer;
+mod scoring;
+mod seeds;
 mod serving;
-mod speed;
+mod sharing;
 mod support;
+mod text;

@@ -1,0 +1,106 @@
+//! The feed-forward part of a layer: dense, or a mixture of experts.
+
+use std::sync::Arc;
+
+use commons_kernels::gate::{self, Activation as Gate};
+
+use super::experts::Experts;
+use super::linear::{self, Linear, Stack};
+use super::load::Loader;
+use super::reader::Reader;
+use super::{Norms, Rows, close};
+use crate::settings::{Activation, Settings};
+use crate::team::Team;
+use crate::weights::WeightError;
+
+/// The feed-forward part of one layer.
+#[derive(Debug)]
+pub(super) enum FeedForward {
+    Dense(Dense),
+    Experts(Experts),
+}
+
+/// `down(activate(gate(x)) * up(x))`, or `down(activate(up(x)))` without a gate.
+#[derive(Debug)]
+pub(super) struct Dense {
+    /// Gate and up, or up alone.
+    inner: Arc<Stack>,
+    down: Arc<Stack>,
+    gate: Gate,
+}
+
+impl FeedForward {
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        settings: &Settings,
+        index: usize,
+    ) -> Result<Self, WeightError> {
+        if let Some(experts) = &settings.experts {
+            return Experts::load(loader, settings, *experts, index).map(Self::Experts);
+        }
+        let (width, len) = (settings.width, settings.feed_forward_len);
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (gate, up) = (name("ffn_gate"), name("ffn_up"));
+        let gated = [(gate.as_str(), len), (up.as_str(), len)];
+        let parts = if settings.is_gated { &gated[..] } else { &gated[1..] };
+        Ok(Self::Dense(Dense {
+            inner: loader.stack(parts, width)?,
+            down: loader.stack(&[(&name("ffn_down"), width)], len)?,
+            gate: kernel(settings.activation),
+        }))
+    }
+
+    /// Adds what this part makes of `rows` to them.
+    pub(super) fn forward(&self, team: &mut Team, norms: &Norms, rows: Rows) -> Rows {
+        match self {
+            Self::Dense(dense) => {
+                let reader = Reader::new(&rows, norms.before.as_ref(), &dense.inner);
+                let inner = Arc::new(inner(team, &dense.inner, reader, dense.gate));
+                close(team, norms, &dense.down, inner, rows)
+            }
+            Self::Experts(experts) => experts.forward(team, norms, &rows),
+        }
+    }
+
+    /// Bytes of all matrices.
+    pub(super) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Dense(dense) => dense.inner.size_bytes() + dense.down.size_bytes(),
+            Self::Experts(experts) => experts.size_bytes(),
+        }
+    }
+}
+
+/// The kernel of an activation.
+pub(super) fn kernel(activation: Activation) -> Gate {
+    match activation {
+        Activation::Silu => Gate::Silu,
+        Activation::GeluTanh => Gate::GeluTanh,
+        Activation::GeluErf => Gate::GeluErf,
+    }
+}
+
+/// The numbers between the two halves: one job.
+pub(super) fn inner(team: &mut Team, stack: &Arc<Stack>, reader: Reader, kind: Gate) -> Vec<f32> {
+    let (isa, stack) = (team.isa(), Arc::clone(stack));
+    let len = stack.parts()[0].outputs();
+    let tiles = linear::cut(reader.row_count(), &[len], team.threads());
+    let reader = reader.ready(&tiles, isa);
+    team.run(tiles, move |tile, values, bench| {
+        let block = reader.block(&tile.rows);
+        let multiply = |part: &Linear, values: &mut [f32]| {
+            part.multiply(isa, block, tile.columns.clone(), values);
+        };
+        let Some(up) = stack.parts().get(1) else {
+            multiply(&stack.parts()[0], values);
+            return gate::activate(isa, kind, values);
+        };
+        if bench.numbers.len() < 2 * values.len() {
+            bench.numbers.resize(2 * values.len(), 0.0);
+        }
+        let (gates, ups) = bench.numbers[..2 * values.len()].split_at_mut(values.len());
+        multiply(&stack.parts()[0], gates);
+        multiply(up, ups);
+        gate::gate(isa, kind, gates, ups, values);
+    })
+}
