@@ -180,6 +180,7 @@ impl From<EngineRefusal> for WireRefusal {
             EngineRefusalCode::UnknownAdapter => WireCode::UnknownAdapter,
             EngineRefusalCode::InvalidPrompt => WireCode::InvalidPrompt,
             EngineRefusalCode::TooLong => WireCode::TooLong,
+            EngineRefusalCode::Unsupported => WireCode::Unsupported,
             EngineRefusalCode::Overloaded => WireCode::Overloaded,
             // The engine's enum may grow; what is not known here is a failure of the engine.
             _ => WireCode::EngineFailed,

@@ -14,7 +14,7 @@
 //!
 //! Not here: who may connect, the engine and the stream.
 
-use commons_port::engine::{EngineEvent, EngineRefusal, EngineRequest, Token};
+use commons_port::engine::{Caller, EngineEvent, EngineRefusal, EngineRequest, Priority, Token};
 use commons_port::journal::{Change, Table};
 use commons_record::codec;
 use commons_record::envelope::{Expect, Unverified, Verified};
@@ -321,6 +321,15 @@ impl Provider {
         infer
     }
 
+    /// The requester, as the engine knows it. Who asks its own node comes first; a one-time key
+    /// is a caller of its own, so nothing connects its prompts in the cache.
+    fn caller(&self) -> Caller {
+        let order = self.admitted.order.body();
+        let is_own = matches!(order.requester, Party::Node(peer) if peer == order.provider);
+        let priority = if is_own { Priority::Owner } else { Priority::Normal };
+        Caller { key: order.requester.key(), priority, shares_prefixes: false }
+    }
+
     fn begin(&mut self) -> Vec<Output> {
         let infer = self.infer().clone();
         let mut seed = None;
@@ -332,6 +341,7 @@ impl Provider {
         let request = EngineRequest {
             model: infer.model,
             adapter: infer.adapter,
+            caller: self.caller(),
             input: self.admitted.prompt.input.clone(),
             stop: self.admitted.prompt.stop.clone(),
             sampling: infer.sampling,

@@ -7,8 +7,12 @@
 //! Engine::start(EngineRequest) -> Sequence
 //! Sequence: Prefilled -> (seed needed?) -> Token* -> Finished
 //!                    \-> Failed, at any point
+//!
+//! Engine::score(ScoreRequest) -> Scores          what a model thinks of a given text
+//! Engine::embed(EmbedRequest) -> EmbeddingVector a text as one vector
 //! ```
 
+use commons_record::key::PublicKey;
 use commons_record::order::{PromptInput, Sampling};
 use commons_record::seed::Seed32;
 use commons_record::settlement::{EndReason, EngineClass};
@@ -42,6 +46,46 @@ pub struct LoadedModel {
     pub licence: Option<String>,
     /// What computes it.
     pub class: EngineClass,
+    /// What it makes of a text.
+    pub kind: ModelKind,
+}
+
+/// What a model makes of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// It continues it.
+    Decoder,
+    /// It turns it into a vector, and nothing else.
+    Encoder,
+}
+
+/// For whom work is done, and before whom.
+///
+/// Callers share an engine fairly, and what one caller's prompt left in a cache is found by that
+/// caller alone, unless both asked to share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// The key that asks.
+    pub key: PublicKey,
+    /// Before whom.
+    pub priority: Priority,
+    /// Whether others who also say so may find the prefixes of this prompt in the cache, which
+    /// lets them learn by timing that somebody sent them.
+    pub shares_prefixes: bool,
+}
+
+/// Which work comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// That of the machine's owner.
+    Owner,
+    /// That of somebody who waits.
+    Normal,
+    /// That which can wait.
+    Background,
 }
 
 /// A prompt to continue.
@@ -51,6 +95,8 @@ pub struct EngineRequest {
     pub model: Hash,
     /// Which adapter; none means the base alone.
     pub adapter: Option<Hash>,
+    /// For whom.
+    pub caller: Caller,
     /// What to continue.
     pub input: PromptInput,
     /// End before any of these.
@@ -65,6 +111,96 @@ pub struct EngineRequest {
     pub completion_tokens_max: u32,
     /// How many alternatives to report with each token.
     pub top_logprobs: u8,
+}
+
+/// A text whose tokens a model should judge: a prompt that is echoed, a multiple choice, an audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoreRequest {
+    /// Which model.
+    pub model: Hash,
+    /// Which adapter; none means the base alone.
+    pub adapter: Option<Hash>,
+    /// For whom.
+    pub caller: Caller,
+    /// The text.
+    pub input: PromptInput,
+    /// The first token to judge, counted from 0. The very first token of a text has nothing before
+    /// it to be judged by.
+    pub from: u32,
+    /// How many alternatives to report with each token.
+    pub top_logprobs: u8,
+    /// Judge the tokens from [`Self::from`] on as an answer that was drawn with a known seed.
+    pub replay: Option<Replay>,
+}
+
+/// How an answer is said to have been drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// With which seed; none is enough at temperature 0.
+    pub seed: Option<Seed32>,
+}
+
+/// What a model thinks of a text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// All tokens of the text.
+    pub tokens: Vec<u32>,
+    /// A score for each token from [`ScoreRequest::from`] on.
+    pub scores: Vec<Score>,
+    /// What the model would say next: of a complete answer, a token that ends it.
+    pub next: Score,
+    /// Whether [`Self::next`] is a token that ends an answer.
+    pub next_ends: bool,
+}
+
+/// What a model thinks of a token, given those before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// The token and its likeliest alternatives. Nothing, for the first token of a text.
+    pub token: Option<Token>,
+    /// How far it is from the token that the sampler draws, in logits: 0 if it is that token, and
+    /// infinite if it cannot be drawn. Only where a replay was asked for.
+    pub margin: Option<f64>,
+}
+
+/// A text to turn into a vector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbedRequest {
+    /// Which model.
+    pub model: Hash,
+    /// For whom.
+    pub caller: Caller,
+    /// The text.
+    pub input: PromptInput,
+    /// How its rows become one; none means what the model was made for.
+    pub pooling: Option<Pooling>,
+}
+
+/// How the rows of a text become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first.
+    Cls,
+    /// The last.
+    Last,
+}
+
+/// A text as a vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingVector {
+    /// Of length 1.
+    pub values: Vec<f32>,
+    /// How many tokens the text has.
+    pub token_count: u32,
 }
 
 /// What a sequence has to say.
@@ -129,6 +265,13 @@ pub struct EngineRefusal {
     pub message: String,
 }
 
+impl EngineRefusal {
+    fn unsupported(what: &str) -> Self {
+        let message = format!("this engine {what}; ask another node");
+        Self { code: EngineRefusalCode::Unsupported, message }
+    }
+}
+
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,6 +285,8 @@ pub enum EngineRefusalCode {
     InvalidPrompt,
     /// Prompt and answer do not fit the context, or the prompt its limit.
     TooLong,
+    /// The model does not do that: an encoder continues no text.
+    Unsupported,
     /// Too many requests are waiting.
     Overloaded,
     /// The model failed while computing.
@@ -170,6 +315,20 @@ pub trait Engine: Send + Sync {
 
     /// Starts a sequence, or refuses at once.
     fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal>;
+
+    /// Judges a text. Dropping the future cancels the work. An engine that cannot, refuses.
+    fn score(&self, _request: ScoreRequest) -> BoxFuture<'_, Result<Scores, EngineRefusal>> {
+        Box::pin(std::future::ready(Err(EngineRefusal::unsupported("judges no texts"))))
+    }
+
+    /// Turns a text into a vector. Dropping the future cancels the work. An engine that cannot,
+    /// refuses.
+    fn embed(
+        &self,
+        _request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<EmbeddingVector, EngineRefusal>> {
+        Box::pin(std::future::ready(Err(EngineRefusal::unsupported("makes no vectors"))))
+    }
 }
 
 /// A running sequence. Dropping it cancels the work and frees what it holds.

@@ -104,7 +104,7 @@ pub struct Ran {
 pub struct EngineClass {
     /// `cpu/x86_64`, or an accelerator's name.
     pub device: String,
-    /// The kernel set, and how exactly it repeats: `candle/tol`.
+    /// The kernel set, and how exactly it repeats: `commons/rows-1`.
     pub kernels: String,
     /// The engine's version.
     pub version: String,

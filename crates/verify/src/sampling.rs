@@ -193,6 +193,16 @@ impl Sampler {
         Ok(Drawn { id, logprob_micro: raw.logprob_micro(logits, id), top })
     }
 
+    /// Draws as [`Self::sample`] does, and reports no log-probability: for guesses at what that
+    /// will draw from other logits. It costs a pass over the vocabulary less.
+    pub fn pick(&mut self, position: u64, logits: &[f32]) -> Result<u32, SampleError> {
+        check(logits)?;
+        self.penalise(logits)?;
+        let (id, _) = self.best(position, &self.mask());
+        self.penalties.observe(id);
+        Ok(id)
+    }
+
     /// Judges the token that a provider claims to have drawn at `position`, and counts it as
     /// part of the answer: the following positions are judged as if it had been drawn here.
     pub fn margin(
@@ -201,22 +211,39 @@ impl Sampler {
         logits: &[f32],
         token: u32,
     ) -> Result<Replayed, SampleError> {
+        self.judge(position, logits, token).map(|(replayed, _)| replayed)
+    }
+
+    /// As [`Self::margin`], and reports the likeliest tokens, as [`Drawn::top`] does.
+    pub fn judge(
+        &mut self,
+        position: u64,
+        logits: &[f32],
+        token: u32,
+    ) -> Result<(Replayed, Vec<(u32, i32)>), SampleError> {
         let raw = self.prepare(logits)?;
         let mask = self.mask();
         let (predicted, best) = self.best(position, &mask);
         let margin = self.perturbed(position, &mask, token).map_or(f64::INFINITY, |z| best - z);
+        let top = raw.top(logits, self.top_count);
         self.penalties.observe(token);
-        Ok(Replayed { predicted, margin, logprob_micro: raw.logprob_micro(logits, token) })
+        let logprob_micro = raw.logprob_micro(logits, token);
+        Ok((Replayed { predicted, margin, logprob_micro }, top))
     }
 
     /// Checks the logits and writes their penalised form to `self.penalised`.
     fn prepare(&mut self, logits: &[f32]) -> Result<Raw, SampleError> {
         let raw = Raw::new(logits)?;
+        self.penalise(logits)?;
+        Ok(raw)
+    }
+
+    fn penalise(&mut self, logits: &[f32]) -> Result<(), SampleError> {
         self.check_vocabulary(logits.len())?;
         self.penalised.clear();
         self.penalised.extend_from_slice(logits);
         self.penalties.apply(&mut self.penalised);
-        Ok(raw)
+        Ok(())
     }
 
     fn mask(&self) -> Mask {
@@ -281,24 +308,7 @@ struct Raw {
 impl Raw {
     /// Checks the logits; sums in ascending order of id, relative to the largest logit.
     fn new(logits: &[f32]) -> Result<Self, SampleError> {
-        if logits.is_empty() {
-            return Err(SampleError::Empty);
-        }
-        if logits.len() > VOCABULARY_MAX {
-            return Err(SampleError::TooMany { count: logits.len() });
-        }
-        for (id, logit) in (0_u32..).zip(logits) {
-            if logit.is_nan() {
-                return Err(SampleError::NotANumber { id });
-            }
-            if *logit == f32::INFINITY {
-                return Err(SampleError::Infinite { id });
-            }
-        }
-        let max = f64::from(logits[argmax(logits) as usize]);
-        if max.is_infinite() {
-            return Err(SampleError::NothingPossible);
-        }
+        let max = check(logits)?;
         let sum = logits.iter().map(|it| libm::exp(f64::from(*it) - max)).sum::<f64>();
         Ok(Self { log_sum: max + libm::log(sum) })
     }
@@ -327,6 +337,29 @@ impl Raw {
         }
         top.into_iter().map(|(id, _)| (id, self.logprob_micro(logits, id))).collect()
     }
+}
+
+/// Refuses logits that nothing can be drawn from. Returns the largest.
+fn check(logits: &[f32]) -> Result<f64, SampleError> {
+    if logits.is_empty() {
+        return Err(SampleError::Empty);
+    }
+    if logits.len() > VOCABULARY_MAX {
+        return Err(SampleError::TooMany { count: logits.len() });
+    }
+    for (id, logit) in (0_u32..).zip(logits) {
+        if logit.is_nan() {
+            return Err(SampleError::NotANumber { id });
+        }
+        if *logit == f32::INFINITY {
+            return Err(SampleError::Infinite { id });
+        }
+    }
+    let max = f64::from(logits[argmax(logits) as usize]);
+    if max.is_infinite() {
+        return Err(SampleError::NothingPossible);
+    }
+    Ok(max)
 }
 
 /// The id of the largest logit, the lowest id of equals. The logits hold no NaN.

@@ -229,6 +229,7 @@ fn an_engines_refusal_keeps_its_meaning() {
         (EngineRefusalCode::UnknownAdapter, WireCode::UnknownAdapter),
         (EngineRefusalCode::InvalidPrompt, WireCode::InvalidPrompt),
         (EngineRefusalCode::TooLong, WireCode::TooLong),
+        (EngineRefusalCode::Unsupported, WireCode::Unsupported),
         (EngineRefusalCode::Overloaded, WireCode::Overloaded),
         (EngineRefusalCode::Failed, WireCode::EngineFailed),
     ];

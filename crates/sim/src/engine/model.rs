@@ -1,6 +1,6 @@
 //! A made-up model: what it reads, what it answers, and how long that takes.
 
-use commons_port::engine::{Alternative, LoadedModel, Token};
+use commons_port::engine::{Alternative, LoadedModel, ModelKind, Token};
 use commons_record::order::PromptInput;
 use commons_record::seed::Seed32;
 use commons_record::settlement::{EndReason, EngineClass};
@@ -62,6 +62,7 @@ impl SimModel {
                 kernels: "hash/exact".to_owned(),
                 version: "1".to_owned(),
             },
+            kind: ModelKind::Decoder,
         };
         Self {
             loaded,

@@ -1,6 +1,7 @@
 //! The engine alone: answers, times, bounds and mishaps.
 
-use commons_port::engine::EngineEvent;
+use commons_port::engine::{Caller, EngineEvent, Priority};
+use commons_record::key::SecretKey;
 use commons_record::order::{PromptInput, Sampling};
 use commons_record::settlement::EndReason;
 
@@ -31,6 +32,11 @@ fn request(model: &SimModel) -> EngineRequest {
     EngineRequest {
         model: model.loaded.model,
         adapter: None,
+        caller: Caller {
+            key: SecretKey::from_seed(&[1; 32]).public(),
+            priority: Priority::Normal,
+            shares_prefixes: false,
+        },
         input: text(),
         stop: Vec::new(),
         sampling: Sampling::greedy(),

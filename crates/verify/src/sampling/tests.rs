@@ -260,7 +260,12 @@ proptest! {
             prop_assert_eq!(replayed.predicted as usize, first);
             prop_assert_eq!(replayed.margin.to_bits(), (best - z).to_bits());
         }
+        let mut guessing = sampler.clone();
+        prop_assert_eq!(guessing.pick(position, &logits).unwrap() as usize, first);
         prop_assert_eq!(sampler.sample(position, &logits).unwrap().id as usize, first);
+        // What was picked counts as what was drawn.
+        let next = |mut it: Sampler| it.sample(position, &logits).unwrap();
+        prop_assert_eq!(next(guessing), next(sampler));
     }
 
     /// An honest provider's tokens have margin 0 all along, and nothing lies above the best.
