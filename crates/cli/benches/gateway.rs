@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use commons_engine::{LocalEngine, WorkerConfig};
-use commons_port::engine::{Engine as _, EngineEvent, EngineRequest};
+use commons_port::engine::{Caller, Engine as _, EngineEvent, EngineRequest, Priority};
+use commons_record::key::SecretKey;
 use commons_record::order::{PromptInput, Sampling};
 use serde_json::Value;
 
@@ -141,6 +142,11 @@ fn alone(engine: &LocalEngine, args: &Args) -> anyhow::Result<Timed> {
     let mut sequence = engine.start(EngineRequest {
         model,
         adapter: None,
+        caller: Caller {
+            key: SecretKey::from_seed(&[0; 32]).public(),
+            priority: Priority::Owner,
+            shares_prefixes: false,
+        },
         input: PromptInput::Text(PROMPT.to_owned()),
         stop: Vec::new(),
         sampling: Sampling::greedy(),

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::command::{chat, demo, doctor, invite, join, models, peers, receipts, stop, up, why};
+use crate::command::{
+    bench, chat, demo, doctor, invite, join, models, peers, receipts, stop, up, why,
+};
 
 /// A peer-to-peer compute commons for open models
 ///
@@ -43,4 +45,5 @@ pub(crate) enum Command {
     Receipts(receipts::Args),
     Why(why::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
 }

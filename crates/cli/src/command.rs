@@ -1,5 +1,6 @@
 //! The commands, one file each: its `Args`, and a `run` that takes them and a writer.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -48,6 +49,7 @@ async fn dispatch(
         Command::Why(args) => why::run(args, settings, out).await?,
         Command::Receipts(args) => return receipts::run(args, settings, out).await,
         Command::Doctor(args) => return doctor::run(args, settings, out).await,
+        Command::Bench(args) => return bench::run(args, out).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use commons_record::mesh::Capability;
 
 /// What a node claims to be. Nobody believes it for more than a first guess.
-pub(crate) fn capability(threads: Option<u16>) -> Capability {
-    let threads = threads.map_or_else(cores, u32::from);
+pub(crate) fn capability(threads: usize) -> Capability {
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
     let mebibytes = memory().map_or(0, |memory| memory.total / (1024 * 1024));
     let memory_mib = u32::try_from(mebibytes).unwrap_or(u32::MAX);
     Capability { device: "cpu".to_owned(), threads, memory_mib }
@@ -74,16 +74,6 @@ pub(crate) fn free_disk(path: &Path) -> std::io::Result<u64> {
 /// Files that this process may hold open; none if there is no limit.
 pub(crate) fn open_files_max() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
-}
-
-/// Accelerators that the operating system shows, by the files of their drivers.
-pub(crate) fn accelerators() -> Vec<&'static str> {
-    const DRIVERS: [(&str, &str); 3] = [
-        ("/proc/driver/nvidia/version", "an NVIDIA GPU"),
-        ("/dev/kfd", "an AMD GPU"),
-        ("/dev/accel/accel0", "an accelerator"),
-    ];
-    DRIVERS.into_iter().filter(|(path, _)| Path::new(path).exists()).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //!
 //! * [`args`]: the command line; [`settings`]: folders and addresses, resolved once;
 //! * [`command`]: one file for each command;
-//! * [`up`], [`demo`], [`doctor`]: what the three larger commands are made of;
+//! * [`up`], [`demo`], [`doctor`], [`mod@bench`]: what the larger commands are made of;
+//! * [`engine`], [`model_path`]: how models are computed, and where they are;
 //! * [`runtime`], [`offline`], [`machine`]: what a node is built on, and what it runs on;
 //! * [`control`], [`http`], [`answer`], [`lock`]: speaking to a running node;
 //! * [`output`]: how results are told to people and to programs.
@@ -21,13 +22,16 @@
 
 mod answer;
 mod args;
+mod bench;
 mod command;
 mod control;
 mod demo;
 mod doctor;
+mod engine;
 mod http;
 mod lock;
 mod machine;
+mod model_path;
 mod offline;
 mod output;
 mod runtime;

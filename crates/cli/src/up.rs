@@ -10,7 +10,7 @@
 //! * `config`: what was typed, as what it means;
 //! * `open`: the folder, its keys and its sockets; `serve`: the node and its listeners;
 //! * `models`: loading with progress; `tell`: lines for people and events for programs;
-//! * `stop`: what ends a node; `environment`: threads and logs.
+//! * `stop`: what ends a node; `environment`: logs.
 
 mod config;
 mod environment;
@@ -26,7 +26,7 @@ use anyhow::Context as _;
 use commons_node::api::NodeApi as _;
 
 pub(crate) use config::Config;
-pub(crate) use environment::{log_to_stderr, use_threads};
+pub(crate) use environment::log_to_stderr;
 
 use crate::output::Output;
 use open::Opened;

@@ -1,9 +1,9 @@
 //! `commons up`: run a node on the data folder until it is told to end.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use crate::engine::EngineArgs;
 use crate::output::Output;
 use crate::settings::{API_DEFAULT, Settings};
 use crate::up;
@@ -13,7 +13,8 @@ use crate::up;
 /// The API opens first and answers without the mesh. The node serves others only with `--share`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A model file (GGUF) to load; may be given several times
+    /// A model to load: a GGUF file, or a folder with config.json and .safetensors files; may be
+    /// given several times
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Vec<PathBuf>,
 
@@ -42,13 +43,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "home")]
     pub(crate) mesh_name: String,
 
-    /// How many threads compute [default: one for each physical core]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroU16>,
-
     /// End when standard input ends: for programs that start a node and may die before it
     #[arg(long)]
     pub(crate) until_stdin_ends: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 impl std::fmt::Debug for Args {
@@ -59,11 +59,10 @@ impl std::fmt::Debug for Args {
 }
 
 pub(crate) async fn run(
-    mut args: Args,
+    args: Args,
     settings: &Settings,
     out: &mut Output<'_>,
 ) -> anyhow::Result<()> {
-    args.threads = up::use_threads(args.threads)?;
     up::log_to_stderr()?;
     let config = up::Config::from_args(args, settings)?;
     up::run(config, out).await

@@ -8,6 +8,7 @@ use commons_gateway::control::{Client, ClientError};
 use commons_node::api::{JoinState, StatusView};
 
 use super::{Finding, Subject};
+use crate::model_path;
 use crate::output::{bytes, span};
 use crate::settings::quote;
 
@@ -107,6 +108,12 @@ async fn mesh_socket() -> Finding {
 fn model_file(path: &Path) -> Finding {
     const CHECK: &str = "model";
     let name = path.display();
+    if path.is_dir() {
+        return match model_path::checked(path) {
+            Ok(_) => Finding::ok(CHECK, format!("{name}, a model's folder")),
+            Err(error) => Finding::fault(CHECK, error.to_string(), "name another path"),
+        };
+    }
     let examined = std::fs::metadata(path).and_then(|meta| {
         use std::io::Read as _;
         let mut head = [0; 4];
@@ -132,7 +139,7 @@ fn model_file(path: &Path) -> Finding {
         Ok(_) => Finding::fault(
             CHECK,
             format!("{name} is no GGUF file"),
-            "choose the model's .gguf file; other formats must be converted first",
+            "choose the model's .gguf file, or the folder that holds its .safetensors files",
         ),
         Err(error) => Finding::fault(
             CHECK,

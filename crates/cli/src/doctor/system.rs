@@ -1,5 +1,6 @@
 //! The machine: processor, memory, accelerators, open files and the clock.
 
+use commons_engine::devices::{self, Device};
 use commons_port::time::Clock as _;
 use commons_record::Millis;
 
@@ -21,7 +22,10 @@ const BUILT: Millis = Millis::from_secs(1_767_225_600);
 const FAR_FUTURE: Millis = Millis::from_secs(4_102_444_800);
 
 pub(super) fn examine() -> Vec<Finding> {
-    vec![processor(), memory(), accelerator(), open_files(), clock(RealClock::new().unix())]
+    let mut findings = vec![processor(), memory()];
+    findings.extend(accelerators(&devices::find()));
+    findings.extend([open_files(), clock(RealClock::new().unix())]);
+    findings
 }
 
 fn processor() -> Finding {
@@ -55,18 +59,16 @@ fn memory() -> Finding {
     Finding::ok("memory", detail)
 }
 
-fn accelerator() -> Finding {
-    match machine::accelerators().as_slice() {
-        [] => Finding::ok("accelerator", "none seen; models run on the processor"),
-        seen => Finding::note(
-            "accelerator",
-            format!(
-                "{} is there and not used: this version computes on the processor",
-                seen.join(" and ")
-            ),
-            "nothing to do; a later version will use it, and will say so",
-        ),
+fn accelerators(devices: &[Device]) -> Vec<Finding> {
+    const CHECK: &str = "accelerator";
+    if devices.is_empty() {
+        return vec![Finding::ok(CHECK, "none seen; models run on the processor")];
     }
+    let finding = |device: &Device| match device.unused {
+        None => Finding::ok(CHECK, device.to_string()),
+        Some(_) => Finding::note(CHECK, device.to_string(), "models run on the processor"),
+    };
+    devices.iter().map(finding).collect()
 }
 
 fn open_files() -> Finding {

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use commons_engine::WorkerConfig;
 use commons_gateway::{ApiKey, check_bind};
 use zeroize::Zeroizing;
 
 use crate::command::join::read_ticket;
 use crate::command::up::Args;
+use crate::model_path;
 use crate::settings::Settings;
 
 /// A key is one short line.
@@ -25,7 +27,7 @@ pub(crate) struct Config {
     pub(super) join: Option<Zeroizing<String>>,
     pub(super) share: bool,
     pub(super) mesh_name: String,
-    pub(super) threads: Option<u16>,
+    pub(super) engine: WorkerConfig,
     pub(super) until_stdin_ends: bool,
 }
 
@@ -44,7 +46,8 @@ impl Config {
             !(args.until_stdin_ends && args.join.as_deref() == Some("-")),
             "`--join -` and `--until-stdin-ends` both want standard input: choose one"
         );
-        let models = args.model.iter().map(|path| model_file(path)).collect::<Result<_, _>>()?;
+        let models = args.model.iter().map(|path| model_path::checked(path));
+        let models = models.collect::<Result<_, _>>().context("see `--model PATH`")?;
         let api_key = args.api_key_file.as_deref().map(read_key).transpose()?;
         check_bind(args.api, api_key.is_some())
             .context("write a key into a file, and name it with `--api-key-file FILE`")?;
@@ -58,23 +61,9 @@ impl Config {
             join: args.join.map(read_ticket).transpose()?,
             share: args.share,
             mesh_name: args.mesh_name,
-            threads: args.threads.map(Into::into),
+            engine: args.engine.config()?,
             until_stdin_ends: args.until_stdin_ends,
         })
-    }
-}
-
-/// A model's path, if a file is there: a typing error is told before anything is opened.
-fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_file() => Ok(path.to_owned()),
-        Ok(_) => bail!("the model {} is not a file: name the .gguf file itself", path.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("there is no model file {}: check the path given with `--model`", path.display())
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("failed to look at the model {}", path.display()))
-        }
     }
 }
 

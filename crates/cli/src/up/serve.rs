@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use commons_engine::{LocalEngine, WorkerConfig};
+use commons_engine::{LocalEngine, devices};
 use commons_gateway::{
     GatewayConfig, GatewayState, ServeLimits, control_router, router, serve_tcp, serve_unix,
 };
@@ -78,9 +78,10 @@ impl Running {
         opened: Opened,
         stop: &mut Stop,
     ) -> anyhow::Result<Self> {
-        let engine = Arc::new(LocalEngine::new(WorkerConfig::default()));
+        let engine = Arc::new(LocalEngine::new(config.engine));
         let (mesh, net) = network(config, &opened.keys)?;
-        let capability = machine::capability(config.threads);
+        let capability = machine::capability(config.engine.threads);
+        log_devices(config);
         let clock = Arc::new(RealClock::new());
         let ports = Ports {
             net,
@@ -172,6 +173,14 @@ impl Running {
 
 fn limits() -> ServeLimits {
     ServeLimits { drain_ms: DRAIN, ..ServeLimits::default() }
+}
+
+/// Says once what computes, and of each accelerator why it does not.
+fn log_devices(config: &Config) {
+    let seen: Vec<_> = devices::find().iter().map(ToString::to_string).collect();
+    let accelerators = if seen.is_empty() { "none seen".to_owned() } else { seen.join("; ") };
+    let (isa, threads) = (config.engine.isa, config.engine.threads);
+    tracing::info!(%isa, threads, accelerators, "models are computed on the processor");
 }
 
 /// Opens the network. Addresses that the owner named must be usable; without them, a machine

@@ -10,7 +10,7 @@ use crate::support::{arg, fixture, folder, text, until};
 fn demo(folder: &std::path::Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_commons"));
     command.arg("demo").args(args).env("TMPDIR", folder).env_remove("COMMONS_DATA_DIR");
-    command.env("RAYON_NUM_THREADS", "1");
+    command.env("COMMONS_THREADS", "1");
     command
 }
 

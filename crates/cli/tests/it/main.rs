@@ -3,8 +3,10 @@
 //! Every test has its own folders and free ports. Nothing sleeps to wait for something: tests
 //! wait for what a process says, or look until a state is there, each with a deadline.
 
+mod bench;
 mod chat;
 mod demo;
+mod encoder;
 mod endings;
 mod kills;
 mod mesh;

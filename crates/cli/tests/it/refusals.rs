@@ -87,9 +87,9 @@ fn a_model_that_cannot_be_served_is_named_with_the_reason() {
         check(&dir, &["up", "--api", "127.0.0.1:0", "--model", model], &[&[model], parts].concat());
     };
     let missing = folder.path().join("missing.gguf");
-    up(&missing, &["there is no model file", "--model"]);
+    up(&missing, &["there is no model", "--model"]);
     assert!(!dir.exists(), "a typing error opens nothing");
-    up(folder.path(), &["is not a file"]);
+    up(folder.path(), &["is no model", "config.json"]);
 
     let text = folder.path().join("text.gguf");
     std::fs::write(&text, "this is a text and not a model").unwrap();

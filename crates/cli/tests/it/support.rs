@@ -38,12 +38,12 @@ pub(crate) fn fixture(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// A command on a data folder. Nodes compute with one thread: the pool of several spins while it
-/// waits for all of them, and on a machine that builds and tests beside it that takes seconds.
+/// A command on a data folder. Nodes compute with one thread: several spin while they wait for
+/// each other, and on a machine that builds and tests beside it that takes seconds.
 pub(crate) fn commons(data_dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_commons"));
     command.args(args).env("COMMONS_DATA_DIR", data_dir).env_remove("COMMONS_LOG");
-    command.env("RAYON_NUM_THREADS", "1");
+    command.env("COMMONS_THREADS", "1");
     command
 }
 
