@@ -7,6 +7,7 @@
 //! `clippy.toml` at the root.
 
 mod bench;
+mod bench_model;
 mod fuzz;
 mod shell;
 mod sim;
@@ -33,6 +34,8 @@ enum Args {
     Sim(sim::Args),
     /// Measure, and write the result under `docs/bench`
     Bench(bench::Args),
+    /// Write a model of random weights to measure with
+    BenchModel(bench_model::Args),
     /// Count lines and dependencies, as a Markdown table
     Stats,
 }
@@ -57,6 +60,7 @@ fn run(args: &Args) -> Result<()> {
         Args::Fuzz(args) => fuzz::run(root, args),
         Args::Sim(args) => sim::run(root, args),
         Args::Bench(args) => bench::run(root, args),
+        Args::BenchModel(args) => bench_model::run(root, args),
         Args::Stats => stats::run(root),
     }
 }

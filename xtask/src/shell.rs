@@ -71,6 +71,16 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What a command prints; its failure carries what it said on stderr.
+pub(crate) fn output_or_reason(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("failed to start `{shown}`"))?;
+    let reason = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{shown}` ended with {}: {reason}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Whether this program is there and answers to `--version`.
 pub(crate) fn is_installed(program: &str, args: &[&str]) -> bool {
     output(Command::new(program).args(args).arg("--version")).is_some()

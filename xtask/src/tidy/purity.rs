@@ -1,4 +1,5 @@
-//! A pure room cannot do I/O: its `Cargo.toml` has no runtime and its code no clock.
+//! A pure room cannot do I/O: its `Cargo.toml` has no runtime and its code no clock. Nor can the
+//! kernels, which alone may hold `unsafe` code.
 //!
 //! Only direct dependencies are looked at: what a trait crate pulls in behind its back is read
 //! at review. Tests of a pure room may do what they like.
@@ -52,7 +53,7 @@ const RULE: &str = "purity";
 /// No runtime dependency in the `Cargo.toml` of a pure room.
 pub(super) fn check_dependencies(tree: &Tree) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for package in tree.packages().filter(|it| rooms::is_pure(it.room())) {
+    for package in tree.packages().filter(|it| rooms::is_without_io(it.room())) {
         let dependencies = package.manifest.dependencies();
         let impure = |name| IMPURE_DEPENDENCIES.contains(&name);
         for it in dependencies.iter().filter(|it| !it.is_dev && impure(it.name)) {
@@ -66,12 +67,13 @@ pub(super) fn check_dependencies(tree: &Tree) -> Vec<Problem> {
 /// No mention of files, sockets, clocks or unordered maps, and no unsafe code.
 pub(super) fn check_code(tree: &Tree) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for package in tree.packages().filter(|it| rooms::is_pure(it.room())) {
+    for package in tree.packages().filter(|it| rooms::is_without_io(it.room())) {
+        let is_safe = rooms::is_pure(package.room());
         let folder = format!("{}/src/", package.folder);
         let lib = format!("{folder}lib.rs");
         for (file, source) in tree.sources().filter(|(it, _)| it.path.starts_with(&folder)) {
             let code = source.code();
-            if file.path == lib && !code.contains("#![forbid(unsafe_code)]") {
+            if is_safe && file.path == lib && !code.contains("#![forbid(unsafe_code)]") {
                 let message = "a pure room says `#![forbid(unsafe_code)]`";
                 problems.push(Problem::new(&lib, 1, RULE, message));
             }
@@ -154,6 +156,16 @@ mod tests {
         check_pure("\nuse std::{collections::BTreeMap, io::{self, net}, fs};", &[2]);
         check_pure("// HashMap\nuse std::{fmt, time::Duration}; struct InstantReply; my::fs", &[]);
         check_pure("\n#[cfg(test)]\nmod tests { use std::fs; }", &[]);
+    }
+
+    #[test]
+    fn the_kernels_may_be_unsafe_and_do_no_io() {
+        let (manifest, lib) = ("crates/kernels/Cargo.toml", "crates/kernels/src/lib.rs");
+        check(check_code, &[(manifest, ""), (lib, "unsafe fn f() {}")], &[]);
+        let files = [(manifest, ""), (lib, "\nuse std::fs;\nfn f() { std::thread::spawn(g) }")];
+        check(check_code, &files, &["crates/kernels/src/lib.rs:2", "crates/kernels/src/lib.rs:3"]);
+        let text = "[dependencies]\nrayon.workspace = true\n";
+        check(check_dependencies, &[(manifest, text)], &["crates/kernels/Cargo.toml:2"]);
     }
 
     #[test]
