@@ -94,6 +94,7 @@ pub(crate) struct SuperBlock<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SmallBlocks<'a> {
     pub(crate) quants: &'a [[[i8; 4]; 8]],
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 alone takes them"))]
     pub(crate) wide: &'a [[[i16; 4]; 8]],
     pub(crate) scales: &'a [f32],
     /// Sums of 16 numbers, two for each block.

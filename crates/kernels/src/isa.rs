@@ -39,7 +39,10 @@ impl Kind {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),
-            #[cfg(target_arch = "x86_64")]
+            // See `intrinsics.rs`.
+            #[cfg(all(target_arch = "x86_64", emulated_avx512))]
+            Self::Avx512 => Self::Avx2.is_available(),
+            #[cfg(all(target_arch = "x86_64", not(emulated_avx512)))]
             Self::Avx512 => {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -79,12 +82,9 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Self::SCALAR)
     }
 
-    /// Those that this machine has and whose kernels were held to the scalar ones on some machine,
-    /// the slowest first. The kernels for AVX-512 were compiled and never run: they are had by name
-    /// alone.
+    /// Those that this machine has, the slowest first.
     pub fn available() -> Vec<Self> {
-        let is_chosen = |kind: &Kind| kind.is_available() && *kind != Kind::Avx512;
-        Kind::ALL.into_iter().filter(is_chosen).map(Self).collect()
+        Kind::ALL.into_iter().filter(|kind| kind.is_available()).map(Self).collect()
     }
 
     /// The one of this name, if this machine has it.

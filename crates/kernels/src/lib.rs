@@ -7,7 +7,8 @@
 //! * [`activations`]: rows of numbers in the form that the weights need;
 //! * [`kv`]: pages of keys and values, and [`mod@attend`] over them;
 //! * [`norm`], [`rope`], [`gate`], [`softmax`], [`exp`]: what stands between the products;
-//! * `lanes`: sixteen numbers at once, on every instruction set.
+//! * `lanes`: sixteen numbers at once, on every instruction set;
+//! * `intrinsics`: those of AVX-512, which a test build can have emulated.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,8 @@ pub mod activations;
 pub mod attend;
 pub mod exp;
 pub mod gate;
+#[cfg(all(target_arch = "x86_64", emulated_avx512))]
+mod intrinsics;
 pub mod isa;
 pub mod kv;
 mod lanes;
@@ -32,6 +35,9 @@ pub mod rope;
 pub mod softmax;
 #[cfg(test)]
 mod testing;
+
+#[cfg(all(target_arch = "x86_64", not(emulated_avx512)))]
+use std::arch::x86_64 as intrinsics;
 
 pub use activations::{ActivationKind, Activations};
 pub use isa::Isa;

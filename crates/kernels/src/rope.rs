@@ -45,6 +45,16 @@ impl Turns {
         let (cosines, sines) = frequencies.iter().map(turn).unzip();
         Self { cosines, sines }
     }
+
+    /// The cosines, one for each pair.
+    pub fn cosines(&self) -> &[f32] {
+        &self.cosines
+    }
+
+    /// The sines, one for each pair.
+    pub fn sines(&self) -> &[f32] {
+        &self.sines
+    }
 }
 
 /// Turns the first numbers of a head; those past the pairs stay as they are.

@@ -5,11 +5,15 @@
 //!
 //! JUSTIFICATION: a function compiled for an instruction set may only be called where that is
 //! present; an [`Isa`] is proof of it.
-#![expect(unsafe_code, reason = "calls functions that are compiled for an instruction set")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls functions that are compiled for an instruction set")
+)]
 #![expect(clippy::inline_always, reason = "compiled for the instruction set of the caller")]
 
 use super::{ActivationKind, ActivationsPart};
 use crate::Isa;
+#[cfg(target_arch = "x86_64")]
 use crate::isa::Kind;
 
 /// Blocks below this (2^-100) are zero: the inverse of what is not below it is finite.

@@ -3,9 +3,13 @@
 //! JUSTIFICATION: intrinsics. Each is a pure function of registers, or reads or writes
 //! one whole array through a reference; what it needs is AVX-512 F, which an [`Avx512`] proves.
 
+#![cfg_attr(
+    emulated_avx512,
+    allow(unused_unsafe, clippy::used_underscore_items, reason = "what is emulated is safe")
+)]
 #![expect(clippy::cast_ptr_alignment, reason = "these loads ask for no alignment")]
 
-use std::arch::x86_64::{
+use crate::intrinsics::{
     __m128i, __m256i, __m512, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
     _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128,
     _mm256_extractf128_ps, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
@@ -27,7 +31,7 @@ pub(super) struct Avx512(());
 /// # Safety
 ///
 /// The machine has AVX2, F16C and AVX-512 F, BW and VL.
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl"))]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
@@ -38,7 +42,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 ///
 /// The machine has AVX2, F16C and AVX-512 F, BW and VL.
 #[inline(never)]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl"))]
 unsafe fn run_apart<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }

@@ -8,9 +8,19 @@
 //! JUSTIFICATION: an instruction set that is found at run time can only be used through functions
 //! compiled for it. [`Avx512`] is proof that the machine has it.
 #![expect(unsafe_code, reason = "calls functions that are compiled for AVX-512")]
+#![cfg_attr(
+    emulated_avx512,
+    allow(
+        unused_unsafe,
+        clippy::redundant_closure,
+        clippy::used_underscore_items,
+        reason = "what is emulated is safe, and names with underscores are the processor's"
+    )
+)]
 
 mod packed;
 mod registers;
+mod small;
 mod unpacked;
 
 use super::drive::{Accumulator, Floats, Kernels, Rows, Tile};
@@ -55,7 +65,12 @@ impl Kernels for Avx512 {
                 Format::F16 => packed::f16(group, input, out),
                 Format::Bf16 => packed::bf16(group, input, out),
                 Format::Q8_0 => packed::q8_0(group, input, out),
+                Format::Q4_0 => small::q4_0(group, input, out),
+                Format::Q4_1 => small::q4_1(group, input, out),
+                Format::Q5_0 => small::q5_0(group, input, out),
+                Format::Q5_1 => small::q5_1(group, input, out),
                 Format::Q4K => packed::q4k(group, input, out),
+                Format::Q5K => packed::q5k(group, input, out),
                 Format::Q6K => packed::q6k(group, input, out),
                 _ => return false,
             }
@@ -101,12 +116,12 @@ impl Kernels for Avx512 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx512f,avx512bw,avx512vl"))]
 fn unpack(format: Format, packed: &[u8], panel: &mut Panel) {
     panel.unpack(format, packed);
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx512f,avx512bw,avx512vl"))]
 fn widen(format: Format, packed: &[u8], floats: &mut Floats) {
     panel::widen_columns(format, packed, floats);
 }

@@ -2,16 +2,15 @@
 #![allow(clippy::wildcard_imports, reason = "the names of intrinsics say where they are from")]
 #![expect(clippy::needless_range_loop, reason = "an index is into several arrays at once")]
 
-use std::arch::x86_64::*;
-
 use super::registers::*;
+use crate::intrinsics::*;
 use crate::matrix::drive::{Accumulator, Tile};
 use crate::matrix::format::Format;
 use crate::matrix::pack::GROUP;
 use crate::matrix::panel::Panel;
 
 /// `QUADS` lines share a scale.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni"))]
 pub(super) fn super_block<const ROWS: usize, const QUADS: usize>(
     format: Format,
     panel: &Panel,
@@ -60,7 +59,7 @@ pub(super) fn super_block<const ROWS: usize, const QUADS: usize>(
 }
 
 /// Blocks of 32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni"))]
 pub(super) fn small_blocks<const ROWS: usize>(
     format: Format,
     panel: &Panel,
@@ -102,7 +101,7 @@ pub(super) fn small_blocks<const ROWS: usize>(
     store_all(&accumulators, out);
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[cfg_attr(not(emulated_avx512), target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni"))]
 pub(super) fn floats<const ROWS: usize>(
     weights: &[[f32; GROUP]],
     input: Tile<'_>,
