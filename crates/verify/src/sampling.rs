@@ -15,8 +15,8 @@
 //!
 //! # Rules
 //!
-//! * All sums run in `f64`, in the order that their function states, with the logarithm and the
-//!   exponential of `libm`: never the platform's, whose last bits differ.
+//! * All sums run in `f64`, in the order that their function states, with the logarithm of `libm`
+//!   and exponentials of `libm` or our own: never the platform's, whose last bits differ.
 //! * Equal values are ordered by id, lowest first, in every step.
 //! * A bias or penalty is computed in `f64` and rounded to `f32` once per token and step list.
 //! * The repetition penalty counts the tokens of prompt and answer; frequency and presence
@@ -30,6 +30,7 @@
 mod mask;
 mod noise;
 mod penalty;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use self::mask::{Mask, Masks};
 pub use self::noise::noise;
 use self::noise::{NOISE_MAX, NoiseStream, noise_bound, noise_of_word};
 use self::penalty::Penalties;
+use self::scan::{argmax, check, log_sum_exp};
 
 /// Margins above this count as this: one absurd token is as bad as it gets for a mean score.
 ///
@@ -306,11 +308,10 @@ struct Raw {
 }
 
 impl Raw {
-    /// Checks the logits; sums in ascending order of id, relative to the largest logit.
+    /// Checks the logits and sums.
     fn new(logits: &[f32]) -> Result<Self, SampleError> {
         let max = check(logits)?;
-        let sum = logits.iter().map(|it| libm::exp(f64::from(*it) - max)).sum::<f64>();
-        Ok(Self { log_sum: max + libm::log(sum) })
+        Ok(Self { log_sum: log_sum_exp(logits, max) })
     }
 
     /// A token's log-probability in micro-nats, rounded half away from zero, within an `i32`.
@@ -337,38 +338,4 @@ impl Raw {
         }
         top.into_iter().map(|(id, _)| (id, self.logprob_micro(logits, id))).collect()
     }
-}
-
-/// Refuses logits that nothing can be drawn from. Returns the largest.
-fn check(logits: &[f32]) -> Result<f64, SampleError> {
-    if logits.is_empty() {
-        return Err(SampleError::Empty);
-    }
-    if logits.len() > VOCABULARY_MAX {
-        return Err(SampleError::TooMany { count: logits.len() });
-    }
-    for (id, logit) in (0_u32..).zip(logits) {
-        if logit.is_nan() {
-            return Err(SampleError::NotANumber { id });
-        }
-        if *logit == f32::INFINITY {
-            return Err(SampleError::Infinite { id });
-        }
-    }
-    let max = f64::from(logits[argmax(logits) as usize]);
-    if max.is_infinite() {
-        return Err(SampleError::NothingPossible);
-    }
-    Ok(max)
-}
-
-/// The id of the largest logit, the lowest id of equals. The logits hold no NaN.
-fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in (0_u32..).zip(logits) {
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best.0
 }
