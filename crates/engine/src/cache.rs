@@ -10,16 +10,33 @@
 
 use std::sync::Arc;
 
-use commons_kernels::kv::{KvError, KvShape, KvStore};
-pub use commons_kernels::kv::{KvFormat, PAGE_LEN};
+pub use commons_kernels::kv::{KvError, KvFormat, PAGE_LEN};
+use commons_kernels::kv::{KvShape, KvStore};
 
+#[cfg(feature = "candle")]
+use crate::forward::DevicePages;
+use crate::forward::ForwardError;
 use crate::settings::Settings;
 
 /// The keys and values of all sequences of one model.
 #[derive(Debug)]
 pub struct Cache {
-    layers: Vec<Arc<KvStore>>,
+    pages: Pages,
     page_count: usize,
+}
+
+/// Where pages lie: where the weights do.
+#[derive(Debug)]
+pub(crate) enum Pages {
+    Host(HostPages),
+    #[cfg(feature = "candle")]
+    Device(DevicePages),
+}
+
+/// Pages in the memory of the processor.
+#[derive(Debug)]
+pub(crate) struct HostPages {
+    layers: Vec<Arc<KvStore>>,
 }
 
 /// What one page takes in all layers, in bytes.
@@ -34,12 +51,18 @@ fn shape(settings: &Settings, format: KvFormat) -> KvShape {
 }
 
 impl Cache {
-    /// Room for `page_count` pages.
+    /// Room for `page_count` pages, for a model on the processor.
     pub fn new(settings: &Settings, format: KvFormat, page_count: usize) -> Result<Self, KvError> {
         let shape = shape(settings, format);
         let layer = |_| KvStore::new(shape, page_count).map(Arc::new);
         let layers = (0..settings.layer_count).map(layer).collect::<Result<_, _>>()?;
-        Ok(Self { layers, page_count })
+        Ok(Self { pages: Pages::Host(HostPages { layers }), page_count })
+    }
+
+    /// Pages on a device.
+    #[cfg(feature = "candle")]
+    pub(crate) fn on_device(pages: DevicePages, page_count: usize) -> Self {
+        Self { pages: Pages::Device(pages), page_count }
     }
 
     /// How many pages there are.
@@ -53,12 +76,26 @@ impl Cache {
     }
 
     /// Copies the first `slots` positions of a page to another, in every layer.
-    pub fn copy(&mut self, from: u32, to: u32, slots: usize) {
-        for index in 0..self.layers.len() {
-            self.layer_mut(index).copy_slots(from, to, slots);
+    pub fn copy(&mut self, from: u32, to: u32, slots: usize) -> Result<(), ForwardError> {
+        match &mut self.pages {
+            Pages::Host(pages) => {
+                for index in 0..pages.layers.len() {
+                    pages.layer_mut(index).copy_slots(from, to, slots);
+                }
+                Ok(())
+            }
+            #[cfg(feature = "candle")]
+            Pages::Device(pages) => pages.copy(from, to, slots),
         }
     }
 
+    /// All pages, to read and to write.
+    pub(crate) fn pages_mut(&mut self) -> &mut Pages {
+        &mut self.pages
+    }
+}
+
+impl HostPages {
     /// One layer, to read.
     pub(crate) fn layer(&self, index: usize) -> &Arc<KvStore> {
         &self.layers[index]

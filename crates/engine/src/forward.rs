@@ -15,36 +15,45 @@
 //!
 //! # Invariants
 //!
-//! * The result of a row depends on its own sequence alone: not on the batch, the chunk it came in,
-//!   the threads or the instruction set. All arithmetic is that of `commons-kernels`.
+//! * On the processor the result of a row depends on its own sequence alone: not on the batch, the
+//!   chunk it came in, the threads or the instruction set. All arithmetic is that of
+//!   `commons-kernels`. On a device it depends on more, within a tolerance: see `candle.rs`.
 //! * Every tensor of the file is used, and everything used is in the file.
+//!
+//! Where a step is computed is the machine's to know (`machine.rs`): the flow below is the same on all.
 //!
 //! Not here: which rows make a batch (`commons-schedule`), sampling (`commons-verify`), files
 //! (`weights.rs`).
 
 mod attention;
+#[cfg(feature = "candle")]
+mod candle;
 mod experts;
 mod feed;
 mod linear;
 mod load;
+mod machine;
 mod reader;
+mod transformer;
 
 use std::sync::Arc;
 
 use commons_kernels::norm::LayerNorm;
 use commons_kernels::{Isa, exp, norm};
 
+#[cfg(feature = "candle")]
+pub(crate) use candle::DevicePages;
 pub use load::{LoadOptions, OnPacked};
+pub use transformer::Transformer;
 
-use crate::cache::{Cache, PAGE_LEN};
 use crate::settings::{ModelKind, NormPlaces, Settings};
 use crate::team::Team;
 use crate::weights::{WeightError, Weights};
 use attention::{Attention, Batch};
 use feed::FeedForward;
-use linear::{Linear, Stack};
-use load::Loader;
-use reader::Reader;
+use linear::Linear;
+use load::{Loader, Slice};
+use machine::{Input, Machine, Work};
 
 /// Rows of numbers, one for each token of a batch.
 type Rows = Arc<Vec<f32>>;
@@ -65,6 +74,12 @@ pub enum ForwardError {
 
     #[error("nothing to compute: no token was given")]
     Empty,
+
+    #[error("the pages are not where the weights are; take those that the model made")]
+    Elsewhere,
+
+    #[error("the device failed to compute; load the model again, or on the processor")]
+    Device { source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 /// Some tokens of one sequence.
@@ -83,14 +98,17 @@ pub struct Segment<'a> {
     pub wanted: usize,
 }
 
-/// A model's weights, ready to compute.
+/// A model's weights on one machine, ready to compute.
 #[derive(Debug)]
-pub struct Transformer {
+struct Network<M: Machine> {
+    machine: M,
     settings: Arc<Settings>,
+    /// On the processor everywhere: a batch reads few of its rows.
     embedding: Embedding,
-    layers: Vec<Layer>,
-    norm: Option<Arc<NormWeights>>,
-    output: Option<Arc<Stack>>,
+    layers: Vec<Layer<M>>,
+    /// On the processor too: it is for rows that somebody wants to have there.
+    norm: Option<NormWeights>,
+    output: Option<Arc<M::Stack>>,
 }
 
 /// How ids become rows.
@@ -100,7 +118,7 @@ struct Embedding {
     /// Rows of positions, and the row of the first token type: encoders have them.
     positions: Option<Linear>,
     kind: Option<Vec<f32>>,
-    norm: Option<Arc<NormWeights>>,
+    norm: Option<NormWeights>,
 }
 
 /// The weights of a norm.
@@ -113,25 +131,26 @@ pub(crate) struct NormWeights {
 
 /// One transformer layer.
 #[derive(Debug)]
-struct Layer {
-    attention: Attention,
-    attention_norms: Norms,
-    feed_forward: FeedForward,
-    feed_forward_norms: Norms,
+struct Layer<M: Machine> {
+    attention: Attention<M>,
+    attention_norms: Norms<M>,
+    feed_forward: FeedForward<M>,
+    feed_forward_norms: Norms<M>,
 }
 
 /// The norms around one half of a layer.
 #[derive(Debug)]
-struct Norms {
-    before: Option<Arc<NormWeights>>,
-    after: Option<Arc<NormWeights>>,
+struct Norms<M: Machine> {
+    before: Option<Arc<M::Norm>>,
+    after: Option<Arc<M::Norm>>,
     /// Whether the norm behind comes after the addition.
     is_after_sum: bool,
 }
 
-impl Transformer {
-    /// Takes the weights that `settings` asks for out of the file and packs them.
-    pub fn load(
+impl<M: Machine> Network<M> {
+    /// Takes the weights that `settings` asks for out of the file.
+    fn load(
+        machine: M,
         weights: &Weights,
         settings: Settings,
         options: &LoadOptions<'_>,
@@ -146,91 +165,64 @@ impl Transformer {
             ModelKind::Encoder => None,
             // A file without an output matrix uses the embedding for both.
             ModelKind::Decoder if weights.tensor("output.weight").is_none() => {
-                Some(Arc::new(Stack::new(vec![embedding.tokens.clone()])))
+                Some(machine.tied(&loader, &embedding.tokens, "token_embd")?)
             }
             ModelKind::Decoder => {
-                Some(loader.stack(&[("output", settings.token_count)], settings.width)?)
+                let parts = [Slice::all("output", settings.token_count)];
+                Some(machine.stack(&loader, &parts, settings.width)?)
             }
         };
-        let layers = (0..settings.layer_count).map(|index| Layer::load(&loader, &settings, index));
-        let layers = layers.collect::<Result<_, _>>()?;
+        let layer = |index| Layer::load(&machine, &loader, &settings, index);
+        let layers = (0..settings.layer_count).map(layer).collect::<Result<_, _>>()?;
         weights.finish()?;
-        Ok(Self { settings, embedding, layers, norm, output })
+        Ok(Self { machine, settings, embedding, layers, norm, output })
     }
 
-    /// What the file says about the model.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// How many bytes its weights take in memory.
-    pub fn size_bytes(&self) -> usize {
-        let layers = self.layers.iter().map(Layer::size_bytes).sum::<usize>();
-        let is_tied = |output: &&Arc<Stack>| {
-            Arc::ptr_eq(&output.parts()[0].matrix, &self.embedding.tokens.matrix)
-        };
-        let output = self.output.as_ref().filter(|output| !is_tied(output));
-        layers + output.map_or(0, |output| output.size_bytes()) + self.embedding.size_bytes()
+    /// How many bytes its weights take in memory: all of them, and on the machine.
+    fn size_bytes(&self) -> usize {
+        let stacks = self.layers.iter().flat_map(Layer::stacks).chain(self.output.as_deref());
+        let of = |stack| self.machine.size_bytes(stack, &self.embedding.tokens);
+        stacks.map(of).sum::<usize>() + self.embedding.size_bytes()
     }
 
     /// Puts a batch through: stores the keys and values of its tokens, and returns the wanted rows
-    /// behind the last layer, in the order of the batch: what [`Self::norm`] takes.
-    pub fn forward(
+    /// behind the last layer, in the order of the batch.
+    fn forward(
         &self,
         team: &mut Team,
-        cache: &mut Cache,
+        pages: &mut M::Pages,
         segments: &[Segment<'_>],
     ) -> Result<Vec<f32>, ForwardError> {
-        self.check(cache, segments)?;
-        let batch = Arc::new(Batch::new(&self.settings, segments));
-        let mut rows = Arc::new(self.embedding.rows(team.isa(), &self.settings, segments));
+        let plan = self.machine.plan(Batch::new(&self.settings, segments))?;
+        let rows = self.embedding.rows(team.isa(), &self.settings, segments);
+        let mut rows = self.machine.upload(rows, self.settings.width)?;
+        let mut work = Work { machine: &self.machine, team, pages, plan };
         for (index, layer) in self.layers.iter().enumerate() {
             let norms = &layer.attention_norms;
-            let mixed = layer.attention.forward(team, cache, norms, (&batch, &rows), index);
-            rows = close(team, norms, layer.attention.output(), Arc::new(mixed), rows);
-            rows = layer.feed_forward.forward(team, &layer.feed_forward_norms, rows);
+            let mixed = layer.attention.forward(&mut work, norms, &rows, index)?;
+            rows = close(&mut work, norms, layer.attention.output(), mixed, rows)?;
+            rows = layer.feed_forward.forward(&mut work, &layer.feed_forward_norms, rows)?;
         }
-        Ok(self.choose(team, segments, rows))
-    }
-
-    fn check(&self, cache: &Cache, segments: &[Segment<'_>]) -> Result<(), ForwardError> {
-        let count = self.settings.token_count;
-        let context_len = self.settings.context_len;
-        for segment in segments {
-            let Some(last) = segment.tokens.len().checked_sub(1) else {
-                return Err(ForwardError::Empty);
-            };
-            if let Some(&id) = segment.tokens.iter().find(|&&id| id as usize >= count) {
-                return Err(ForwardError::UnknownToken { id, count });
-            }
-            let position = segment.start + last;
-            if position >= context_len {
-                return Err(ForwardError::ContextFull { position, context_len });
-            }
-            let known = segment.pages.iter().take_while(|&&page| cache.has(page)).count();
-            let held = known * PAGE_LEN;
-            if position >= held {
-                return Err(ForwardError::NoPage { position, held });
-            }
-        }
-        if segments.is_empty() { Err(ForwardError::Empty) } else { Ok(()) }
+        self.choose(work.team, segments, rows)
     }
 
     /// The rows that somebody wants.
-    fn choose(&self, team: &mut Team, segments: &[Segment<'_>], rows: Rows) -> Vec<f32> {
-        let width = self.settings.width;
-        let (mut end, mut chosen) = (0, Vec::new());
-        for segment in segments {
+    fn choose(
+        &self,
+        team: &mut Team,
+        segments: &[Segment<'_>],
+        rows: M::Rows,
+    ) -> Result<Vec<f32>, ForwardError> {
+        let mut end = 0;
+        let wanted = |segment: &Segment<'_>| {
             end += segment.tokens.len();
-            let from = end - segment.wanted.min(segment.tokens.len());
-            chosen.extend_from_slice(&rows[from * width..end * width]);
-        }
-        team.reuse(rows);
-        chosen
+            end - segment.wanted.min(segment.tokens.len())..end
+        };
+        let chosen: Vec<_> = segments.iter().map(wanted).filter(|it| !it.is_empty()).collect();
+        self.machine.download(team, rows, &chosen, self.settings.width)
     }
 
-    /// Rows behind the last layer, normed: hidden states, and what [`Self::logits`] takes.
-    pub fn norm(&self, isa: Isa, rows: &[f32]) -> Vec<f32> {
+    fn norm(&self, isa: Isa, rows: &[f32]) -> Vec<f32> {
         match &self.norm {
             Some(norm) => norm.apply_rows(isa, rows, self.settings.width),
             None => rows.to_vec(),
@@ -238,16 +230,18 @@ impl Transformer {
     }
 
     /// The logits behind each of some normed rows. An encoder has none.
-    pub fn logits(&self, team: &mut Team, rows: &[f32]) -> Vec<f32> {
+    fn logits(&self, team: &mut Team, rows: &[f32]) -> Result<Vec<f32>, ForwardError> {
         let Some(output) = self.output.as_ref().filter(|_| !rows.is_empty()) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
-        let reader = Reader::new(&Arc::new(rows.to_vec()), None, output);
-        let mut logits = linear::project(team, output, reader, None);
+        let rows = self.machine.upload(rows.to_vec(), self.settings.width)?;
+        let input = Input { rows: &rows, norm: None };
+        let logits = self.machine.project(team, output, input, None)?;
+        let mut logits = self.machine.download_all(logits)?;
         if let Some(cap) = self.settings.logit_softcap {
             exp::softcap(team.isa(), &mut logits, cap);
         }
-        logits
+        Ok(logits)
     }
 }
 
@@ -309,6 +303,11 @@ impl NormWeights {
         }
     }
 
+    /// Numbers in a row that is normed.
+    fn width(&self) -> usize {
+        self.weight.len()
+    }
+
     fn apply_rows(&self, isa: Isa, rows: &[f32], width: usize) -> Vec<f32> {
         let mut normed = vec![0.0; rows.len()];
         let pairs = rows.chunks_exact(width).zip(normed.chunks_exact_mut(width));
@@ -317,14 +316,16 @@ impl NormWeights {
     }
 }
 
-impl Layer {
+impl<M: Machine> Layer<M> {
     fn load(
+        machine: &M,
         loader: &Loader<'_>,
         settings: &Arc<Settings>,
         index: usize,
     ) -> Result<Self, WeightError> {
         let norm = |part: &str| {
-            loader.norm(&format!("blk.{index}.{part}"), settings, settings.width).map(Some)
+            let norm = loader.norm(&format!("blk.{index}.{part}"), settings, settings.width)?;
+            machine.keep_norm(norm).map(Some)
         };
         let norms = |before: &str, after: &str, behind_sum: &str| {
             Ok::<_, WeightError>(match settings.norm_places {
@@ -340,38 +341,43 @@ impl Layer {
             })
         };
         Ok(Self {
-            attention: Attention::load(loader, settings, index)?,
+            attention: Attention::load(machine, loader, settings, index)?,
             attention_norms: norms("attn_norm", "post_attention_norm", "attn_output_norm")?,
-            feed_forward: FeedForward::load(loader, settings, index)?,
+            feed_forward: FeedForward::load(machine, loader, settings, index)?,
             feed_forward_norms: norms("ffn_norm", "post_ffw_norm", "layer_output_norm")?,
         })
     }
 
-    fn size_bytes(&self) -> usize {
-        self.attention.size_bytes() + self.feed_forward.size_bytes()
+    /// All matrices.
+    fn stacks(&self) -> Vec<&M::Stack> {
+        [self.attention.stacks(), self.feed_forward.stacks()].concat()
     }
 }
 
 /// The end of half a layer: `inner` through its last matrix, the norm behind it where there is one,
 /// and the sum with what went in.
-fn close(team: &mut Team, norms: &Norms, last: &Arc<Stack>, inner: Rows, rows: Rows) -> Rows {
-    let reader = Reader::new(&inner, None, last);
-    let width = last.widths().iter().sum::<usize>();
-    let isa = team.isa();
+fn close<M: Machine>(
+    work: &mut Work<'_, M>,
+    norms: &Norms<M>,
+    last: &Arc<M::Stack>,
+    inner: M::Rows,
+    rows: M::Rows,
+) -> Result<M::Rows, ForwardError> {
+    let (machine, team) = (work.machine, &mut *work.team);
+    let input = Input { rows: &inner, norm: None };
     let closed = match &norms.after {
-        None => linear::project(team, last, reader, Some(Arc::clone(&rows))),
+        None => machine.project(team, last, input, Some(&rows))?,
         Some(norm) if norms.is_after_sum => {
-            let sums = linear::project(team, last, reader, Some(Arc::clone(&rows)));
-            norm.apply_rows(isa, &sums, width)
+            let sums = machine.project(team, last, input, Some(&rows))?;
+            machine.norm(team, norm, &sums)?
         }
         Some(norm) => {
-            let made = linear::project(team, last, reader, None);
-            let mut sums = norm.apply_rows(isa, &made, width);
-            norm::add(isa, &mut sums, &rows);
-            sums
+            let made = machine.project(team, last, input, None)?;
+            let normed = machine.norm(team, norm, &made)?;
+            machine.add(team, normed, &rows)?
         }
     };
-    team.reuse(inner);
-    team.reuse(rows);
-    Arc::new(closed)
+    machine.reuse(team, inner);
+    machine.reuse(team, rows);
+    Ok(closed)
 }

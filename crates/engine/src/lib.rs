@@ -6,6 +6,7 @@
 //! * [`worker`]: a model and its thread: requests, the scheduler, sequences, what comes of them;
 //! * [`model`]: one model, checked and ready: facts, forward pass, vocabulary, template;
 //! * [`forward`]: the forward pass, one for every family;
+//! * [`place`]: where it is computed, on the processor or on a device;
 //! * [`team`]: the threads that compute it; [`cache`]: keys and values; [`room`]: how many fit;
 //! * [`settings`] and [`weights`]: what a model says about itself, and its tensors;
 //! * [`tokenizer`] and [`template`]: text to token ids, and conversations to text;
@@ -23,14 +24,15 @@
 //! * What is not supported is refused by name, never ignored.
 //! * Every queue is bounded, and a caller that does not read stalls itself alone.
 //! * What a sequence gets depends on its own request: not on who else is computed, on the number of
-//!   threads, on guesses, on what was cached, or on the instruction set.
+//!   threads, on guesses, on what was cached, or on the instruction set. On a device that is so
+//!   within a tolerance, and the model's class says which of the two holds.
 //! * Weights are in memory once, in the bits of the file.
 //!
 //! # Threads
 //!
 //! Each model has a thread and helpers of its own ([`WorkerConfig::threads`]).
 //!
-//! Not here: adapters, GPUs, sampling (`commons-verify`); which models to load, and for whom (the
+//! Not here: adapters, sampling (`commons-verify`); which models to load, and for whom (the
 //! node).
 
 pub mod cache;
@@ -42,6 +44,7 @@ pub mod measure;
 pub mod memory;
 pub mod model;
 pub mod noise;
+pub mod place;
 pub mod room;
 pub mod settings;
 pub mod team;

@@ -13,7 +13,9 @@ use commons_port::engine::{
 };
 use commons_record::Hash;
 
+use crate::forward::LoadOptions;
 use crate::model::{LoadError, Model};
+use crate::place::Placement;
 use crate::worker::guesser::Draft;
 use crate::worker::{SpawnError, Worker, WorkerConfig};
 
@@ -71,8 +73,9 @@ impl LocalEngine {
 
     /// As [`Self::add`], as told. A model that is loaded already stays as it was loaded.
     pub fn add_with(&self, path: &Path, options: &AddOptions) -> Result<LoadedModel, AddError> {
-        let model = Model::load(path)?;
-        let draft = options.draft.as_ref().map(|path| Model::load(path)).transpose();
+        let load = LoadOptions { device: self.config.device, ..LoadOptions::default() };
+        let model = Model::load_with(path, &load)?;
+        let draft = options.draft.as_ref().map(|path| Model::load_with(path, &load)).transpose();
         let draft = draft.map_err(AddError::LoadDraft)?;
         let draft = draft.map(|model| Draft { model, kv_size_max: options.draft_kv_size_max });
         let facts = model.facts().clone();
@@ -101,6 +104,11 @@ impl LocalEngine {
         // The worker joins its thread when it is dropped: not while others wait for the map.
         drop(workers);
         worker.is_some()
+    }
+
+    /// Where a model is computed, and why there; none if it is not loaded.
+    pub fn placement(&self, model: &Hash) -> Option<Placement> {
+        Some(self.worker(model)?.placement().clone())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Hash, Arc<Worker>>> {

@@ -25,7 +25,8 @@ use serde::Serialize;
 
 use crate::cache::KvFormat;
 use crate::local::AddError;
-use crate::model::LoadError;
+use crate::model::{LoadError, Model};
+use crate::place::Device;
 
 /// The version of [`Report`].
 const SCHEMA: u32 = 1;
@@ -69,6 +70,8 @@ pub struct Plan {
     pub threads: usize,
     /// What they compute with.
     pub isa: Isa,
+    /// Where.
+    pub device: Device,
     /// How keys and values are stored.
     pub kv_format: KvFormat,
     /// Tokens: of the prompt, or of each answer.
@@ -100,6 +103,10 @@ pub struct Report {
     pub rows: usize,
     /// Seconds of each round.
     pub seconds: Vec<f64>,
+    /// Seconds of each round in which the model itself was computed: the rest was spent on deciding
+    /// what to compute, on drawing tokens and on telling them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub computed_s: Vec<f64>,
     /// Tokens of one round, all rows together.
     pub tokens_timed: usize,
     /// Bytes that the process held before the model was touched.
@@ -150,6 +157,12 @@ pub enum MeasureError {
     #[error("the engine gave up: {message}")]
     Refused { message: String },
 
+    #[error(
+        "{} is measured through the model alone: requests are timed as decode, prefix and repeat",
+        match what { What::Prefill => "prefill", _ => "load" }
+    )]
+    NotServed { what: What },
+
     #[error("an encoder continues no text: only `load` and `prefill` can be measured")]
     Encoder,
 }
@@ -163,6 +176,7 @@ impl Plan {
             through: Through::Model,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             isa: Isa::best(),
+            device: Device::Auto,
             kv_format: KvFormat::F16,
             tokens: 128,
             rows: 1,
@@ -174,6 +188,9 @@ impl Plan {
 
     /// Measures.
     pub fn run(&self) -> Result<Report, MeasureError> {
+        if self.through == Through::Scheduler && matches!(self.what, What::Prefill | What::Load) {
+            return Err(MeasureError::NotServed { what: self.what });
+        }
         let before = resident().map_or(0, |(now, _)| now);
         let is_served = self.through == Through::Scheduler || self.what == What::Repeat;
         let mut report = if is_served || self.what == What::Prefix {
@@ -186,15 +203,20 @@ impl Plan {
         Ok(report)
     }
 
-    fn report(&self) -> Report {
+    fn report(&self, model: &Model) -> Report {
+        let computes = match model.placement().device {
+            Device::Cpu => self.isa.to_string(),
+            _ => model.facts().class.device.clone(),
+        };
         Report {
             schema: SCHEMA,
-            engine: format!("commons {} ({})", env!("CARGO_PKG_VERSION"), self.isa),
+            engine: format!("commons {} ({computes})", env!("CARGO_PKG_VERSION")),
             only: self.what,
             through: self.through,
             threads: self.threads,
             rows: self.rows,
             seconds: Vec::new(),
+            computed_s: Vec::new(),
             tokens_timed: 0,
             before_bytes: 0,
             peak_bytes: 0,

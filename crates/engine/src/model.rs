@@ -1,7 +1,7 @@
 //! One model: opened, checked, packed, and ready to compute.
 //!
 //! ```text
-//! path -> settings, tokenizer, template -> does it fit? -> weights (packed) -> facts
+//! path -> settings, tokenizer, template -> where does it fit? -> weights (packed) -> facts
 //! ```
 //!
 //! Not here: which models to load, and when to drop them (the node).
@@ -13,7 +13,8 @@ use commons_port::engine::{LoadedModel, ModelKind as PortKind};
 use commons_record::settlement::EngineClass;
 
 use crate::forward::{LoadOptions, Transformer};
-use crate::room::{Room, RoomError};
+use crate::place::{self, DeviceError, Place, Placement};
+use crate::room::{self, Room, RoomError};
 use crate::settings::ModelKind;
 use crate::template::{Template, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -35,11 +36,15 @@ pub enum LoadError {
 
     #[error("the model does not fit")]
     Room(#[from] RoomError),
+
+    #[error("the model cannot be computed where it was asked for")]
+    Device(#[from] DeviceError),
 }
 
 /// A model that is loaded.
 pub struct Model {
     facts: LoadedModel,
+    placement: Placement,
     transformer: Transformer,
     tokenizer: Tokenizer,
     /// A bad template spoils conversations, and nothing else.
@@ -78,11 +83,16 @@ impl Model {
         if tokens > rows {
             return Err(LoadError::Vocabulary { tokens, rows });
         }
-        Room::check_weights(weights.tensors().map(|(_, facts)| facts.size()).sum())?;
+        let size = weights.tensors().map(|(_, facts)| facts.size()).sum();
+        let needed = room::needed_on_device(&settings, size);
+        let (place, placement) = place::choose(options.device, needed)?;
+        if matches!(place, Place::Cpu) {
+            Room::check_weights(size)?;
+        }
         // The name of a large file takes as long as its weights: both at once.
         let (hash, transformer) = std::thread::scope(|scope| {
             let hash = scope.spawn(|| weights.hash());
-            let transformer = Transformer::load(&weights, settings, options);
+            let transformer = Transformer::load_at(&place, &weights, settings, options);
             let hash = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (hash, transformer)
         });
@@ -100,18 +110,23 @@ impl Model {
             context_len: u32::try_from(settings.context_len).unwrap_or(u32::MAX),
             parameter_count: identity.parameter_count,
             licence: identity.licence.clone(),
-            class: engine_class(),
+            class: placement.class.clone(),
             kind: match settings.kind {
                 ModelKind::Decoder => PortKind::Decoder,
                 ModelKind::Encoder => PortKind::Encoder,
             },
         };
-        Ok(Self { facts, transformer, tokenizer, template })
+        Ok(Self { facts, placement, transformer, tokenizer, template })
     }
 
     /// What there is to know about it.
     pub fn facts(&self) -> &LoadedModel {
         &self.facts
+    }
+
+    /// Where it is computed, and why there.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// The forward pass.
@@ -130,8 +145,8 @@ impl Model {
     }
 }
 
-/// What this build computes with: kernels whose bits depend on no machine. The instruction set is
-/// therefore no part of it.
+/// What this build computes with on the processor: kernels whose bits depend on no machine. The
+/// instruction set is therefore no part of it.
 pub fn engine_class() -> EngineClass {
     EngineClass {
         device: format!("cpu/{}", std::env::consts::ARCH),

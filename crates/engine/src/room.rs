@@ -5,7 +5,9 @@
 use commons_kernels::kv::KvError;
 use commons_schedule::{Caching, Config, ConfigError};
 
-use crate::cache::{PAGE_LEN, page_bytes};
+use crate::cache::PAGE_LEN;
+use crate::forward::Transformer;
+use crate::gguf::TensorType;
 use crate::memory::available_memory;
 use crate::settings::{ModelKind, Settings};
 use crate::worker::WorkerConfig;
@@ -63,16 +65,21 @@ impl Room {
     }
 
     /// Measures what is free and divides it into pages.
-    pub fn measure(settings: &Settings, config: &WorkerConfig) -> Result<Self, RoomError> {
+    pub fn measure(transformer: &Transformer, config: &WorkerConfig) -> Result<Self, RoomError> {
         // Half is left to batches, to other models and to the machine's owner.
-        let free = available_memory().map_or(u64::MAX, |available| available / 2);
+        let free = transformer.memory_available().map_or(u64::MAX, |available| available / 2);
         let limit = config.kv_size_max.unwrap_or(free);
-        Self::divide(settings, config, limit)
+        let page = transformer.page_bytes(config.kv_format)?;
+        Self::divide(transformer.settings(), config, (page, limit))
     }
 
-    /// Divides `limit` bytes into pages.
-    fn divide(settings: &Settings, config: &WorkerConfig, limit: u64) -> Result<Self, RoomError> {
-        let page = page_bytes(settings, config.kv_format)?.max(1);
+    /// Divides `limit` bytes into pages of so many bytes.
+    fn divide(
+        settings: &Settings,
+        config: &WorkerConfig,
+        (page, limit): (u64, u64),
+    ) -> Result<Self, RoomError> {
+        let page = page.max(1);
         let wanted_len = settings.context_len.min(config.context_len_max).max(1);
         let slots = config.slots.max(1);
         let pages_of = |len: usize| len.div_ceil(PAGE_LEN) as u64;
@@ -124,6 +131,18 @@ impl Room {
         self.context_len
     }
 }
+
+/// Bytes that a device must have free for a model whose tensors take `size`: weights, the keys and
+/// values of one conversation twice (half of what is free is left), and what a batch takes.
+pub(crate) fn needed_on_device(settings: &Settings, size: u64) -> u64 {
+    let positions = settings.context_len.min(MIN_CONTEXT_LEN) as u64;
+    let kv = settings.kv_size_per_position(TensorType::F16).saturating_mul(2 * positions);
+    size.saturating_add(kv).saturating_add(BATCH_SIZE)
+}
+
+/// What a batch takes on a device beside weights and pages: its rows, its scores
+/// (`forward/candle/plan.rs` bounds them), and what the driver keeps.
+pub(crate) const BATCH_SIZE: u64 = 1 << 30;
 
 /// A context that is shorter serves no conversation: refused rather than cut.
 const MIN_CONTEXT_LEN: usize = 512;

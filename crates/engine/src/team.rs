@@ -25,6 +25,7 @@
 //! Not here: what a tile computes (`forward`).
 #![allow(unsafe_code, reason = "see JUSTIFICATION above")]
 
+mod seat;
 mod tiles;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 use commons_kernels::Isa;
 use commons_kernels::attend;
 
+use seat::{Helpers, Seat};
 pub use tiles::{Tile, Tiles};
 
 /// How often a helper looks for work before it sleeps: about 30 microseconds, longer than the
@@ -74,6 +76,7 @@ pub struct Team {
     scratch: Scratch,
     /// Buffers of earlier outputs.
     spare: Vec<Vec<f32>>,
+    seat: Seat,
 }
 
 /// Buffers that are kept for the next output. A layer has no more in use at once.
@@ -92,6 +95,7 @@ struct Shared {
     /// A copy of the board's number that can be watched without the lock.
     posted: AtomicU64,
     is_closed: AtomicBool,
+    helpers: Helpers,
 }
 
 /// Where the job of the moment hangs.
@@ -136,6 +140,7 @@ impl Team {
             isa,
             scratch: Scratch::default(),
             spare: Vec::new(),
+            seat: Seat::default(),
         };
         for index in 1..threads.max(1) {
             let shared = Arc::clone(&team.shared);
@@ -153,6 +158,14 @@ impl Team {
     /// What they compute with.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The calling thread leads the team through a batch: many products, and all between them.
+    pub fn lead<T>(&mut self, batch: impl FnOnce(&mut Self) -> T) -> T {
+        self.seat.begin();
+        let result = batch(self);
+        self.seat.end(&self.shared.helpers);
+        result
     }
 
     /// Computes a matrix of `tiles.row_count()` rows, tile by tile.
@@ -207,6 +220,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        self.seat.leave();
         self.shared.is_closed.store(true, Ordering::SeqCst);
         self.shared.posted.fetch_add(1, Ordering::SeqCst);
         drop(self.shared.lock());
@@ -346,6 +360,7 @@ impl Job {
 
 /// What a helper does until the team is dissolved.
 fn help(shared: &Shared) {
+    shared.helpers.register();
     let (mut seen, mut scratch) = (0, Scratch::default());
     while let Some(job) = shared.next(&mut seen) {
         let all = AssertUnwindSafe(|| {

@@ -30,6 +30,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::time::Instant;
 
 use commons_kernels::Isa;
@@ -43,8 +44,9 @@ use commons_schedule::{Batch, Drafting, Refusal, RefuseCode, Scheduler, Sequence
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 
-use crate::cache::{Cache, KvFormat};
+use crate::cache::KvFormat;
 use crate::model::Model;
+use crate::place::{Device, Placement};
 use crate::room::{Room, RoomError};
 use crate::team::Team;
 use ask::Checked;
@@ -69,6 +71,8 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// What they compute with.
     pub isa: Isa,
+    /// Where models are loaded to; a model that is loaded stays where it is.
+    pub device: Device,
     /// Positions of a sequence at most; less where the model has less, or the memory.
     pub context_len_max: usize,
     /// How keys and values are stored.
@@ -91,6 +95,7 @@ impl Default for WorkerConfig {
             queue_len_max: 64,
             threads: cores.saturating_sub(1).max(1),
             isa: Isa::best(),
+            device: Device::Auto,
             context_len_max: 32_768,
             kv_format: KvFormat::F16,
             kv_size_max: None,
@@ -136,6 +141,8 @@ struct Desk {
     inbox: Mutex<Inbox>,
     bell: Condvar,
     scheduler: Mutex<Scheduler>,
+    /// Nanoseconds that the model was computed.
+    computed_ns: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -157,7 +164,12 @@ struct Wishes {
 
 impl Desk {
     fn new(scheduler: Scheduler) -> Self {
-        Self { inbox: Mutex::default(), bell: Condvar::new(), scheduler: Mutex::new(scheduler) }
+        Self {
+            inbox: Mutex::default(),
+            bell: Condvar::new(),
+            scheduler: Mutex::new(scheduler),
+            computed_ns: AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -196,10 +208,9 @@ impl Worker {
         draft: Option<Draft>,
         config: WorkerConfig,
     ) -> Result<Self, SpawnError> {
-        let room = Room::measure(model.transformer().settings(), &config)?;
+        let room = Room::measure(model.transformer(), &config)?;
         let scheduler = Scheduler::new(room.schedule()).map_err(RoomError::from)?;
-        let settings = model.transformer().settings();
-        let cache = Cache::new(settings, config.kv_format, room.page_count());
+        let cache = model.transformer().cache(config.kv_format, room.page_count());
         let cache = cache.map_err(RoomError::from)?;
         let team = Team::new(config.threads, config.isa).map_err(SpawnError::Thread)?;
         let guesser = draft.map(|draft| Guesser::new(draft, &model, &room, &config)).transpose()?;
@@ -245,8 +256,16 @@ impl Worker {
         &self.facts
     }
 
-    /// How busy it is.
+    /// Where the model is computed, and why there.
+    pub fn placement(&self) -> &Placement {
+        self.model.placement()
+    }
+
+    /// How busy it is. A model that crashed computes nothing, and could not.
     pub fn load(&self) -> EngineLoad {
+        if self.desk.lock().failure.is_some() {
+            return EngineLoad::default();
+        }
         let stats = self.desk.scheduler().stats();
         let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         EngineLoad {
@@ -265,6 +284,12 @@ impl Worker {
     /// What the scheduler did so far: for measurements.
     pub fn stats(&self) -> commons_schedule::Stats {
         self.desk.scheduler().stats()
+    }
+
+    /// How long the model itself was computed so far, without what decides, draws and says: for
+    /// measurements.
+    pub fn computed(&self) -> Duration {
+        Duration::from_nanos(self.desk.computed_ns.load(Ordering::Relaxed))
     }
 
     /// Starts a sequence, or refuses at once. Renders and encodes the prompt on the caller's thread.

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::place;
+
 /// Entries of a folder that are taken: no machine has more cards.
 const ENTRIES_MAX: usize = 256;
 
@@ -19,6 +21,8 @@ pub struct Seen {
     pub nvidia_names: Vec<String>,
     /// The cards' device files, `/dev/nvidia0` and on, and whether they can be opened.
     pub nvidia_files: Vec<(String, Access)>,
+    /// Bytes that are free on each card, where this program can ask for them.
+    pub nvidia_free: Vec<u64>,
     /// Whether AMD's compute driver has its device file.
     pub has_kfd: bool,
     /// Cards of any maker that have a graphics driver.
@@ -43,7 +47,7 @@ pub enum Access {
 
 /// Looks at this machine.
 pub fn read() -> Seen {
-    read_below(Path::new("/"))
+    Seen { nvidia_free: place::cuda_free(), ..read_below(Path::new("/")) }
 }
 
 /// Looks at what stands below a folder as the system's own folders do.
@@ -58,6 +62,7 @@ fn read_below(root: &Path) -> Seen {
             .into_iter()
             .map(|path| (path.display().to_string(), access(&path)))
             .collect(),
+        nvidia_free: Vec::new(),
         has_kfd: root.join("dev/kfd").exists(),
         // `card0-HDMI-A-1` is a plug of `card0`.
         cards: entries(&root.join("sys/class/drm"), |path| is_numbered(path, "card"))

@@ -11,11 +11,9 @@ use commons_kernels::kv::{KvStore, PAGE_LEN};
 use commons_kernels::rope::{Pairing, Turns, rotate};
 use commons_kernels::{Isa, norm};
 
-use super::linear::{self, Stack};
-use super::load::Loader;
-use super::reader::Reader;
-use super::{Norms, Rows, Segment};
-use crate::cache::Cache;
+use super::load::{Loader, Slice};
+use super::machine::{Input, Machine, Work};
+use super::{ForwardError, Norms, Rows, Segment};
 use crate::settings::{ModelKind, RopeSettings, RopeStyle, Settings};
 use crate::team::{Bench, Team, Tiles};
 use crate::weights::WeightError;
@@ -28,18 +26,18 @@ const TILE_ROWS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Batch {
     /// For each row: its segment and its position.
-    places: Vec<(usize, usize)>,
+    pub(super) places: Vec<(usize, usize)>,
     /// For each segment: the pages of its sequence and how many positions they hold after this.
-    sequences: Vec<Sequence>,
+    pub(super) sequences: Vec<Sequence>,
     /// For each rope of the model, a turn for each row.
-    turns: Vec<Vec<Turns>>,
+    pub(super) turns: Vec<Vec<Turns>>,
     /// Rows of one sequence, a tile each.
     tiles: Vec<Range<usize>>,
 }
 
 #[derive(Debug)]
-struct Sequence {
-    pages: Vec<u32>,
+pub(super) struct Sequence {
+    pub(super) pages: Vec<u32>,
     len: usize,
 }
 
@@ -70,7 +68,7 @@ impl Batch {
     }
 
     /// The positions that a row sees.
-    fn span(&self, row: usize, window: Option<usize>, kind: ModelKind) -> Range<u32> {
+    pub(super) fn span(&self, row: usize, window: Option<usize>, kind: ModelKind) -> Range<u32> {
         let (segment, position) = self.places[row];
         match kind {
             ModelKind::Encoder => 0..to_u32(self.sequences[segment].len),
@@ -84,88 +82,87 @@ impl Batch {
 
 /// The attention part of one layer.
 #[derive(Debug)]
-pub(super) struct Attention {
+pub(super) struct Attention<M: Machine> {
     /// Queries, keys and values.
-    inputs: Arc<Stack>,
-    output: Arc<Stack>,
-    shared: Arc<Shared>,
+    inputs: Arc<M::Stack>,
+    output: Arc<M::Stack>,
+    heads: Arc<M::Heads>,
 }
 
-/// What the jobs of this layer need to know besides matrices.
+/// What the heads of a layer need to know besides matrices.
 #[derive(Debug)]
-struct Shared {
-    settings: Arc<Settings>,
-    window: Option<usize>,
-    rope: Option<usize>,
+pub(super) struct Heads {
+    pub(super) settings: Arc<Settings>,
+    pub(super) window: Option<usize>,
+    pub(super) rope: Option<usize>,
     /// Weights of the norms of each query head and each key head.
-    head_norms: Option<[Vec<f32>; 2]>,
+    pub(super) head_norms: Option<[Vec<f32>; 2]>,
 }
 
-impl Attention {
+impl<M: Machine> Attention<M> {
     pub(super) fn load(
+        machine: &M,
         loader: &Loader<'_>,
         settings: &Arc<Settings>,
         index: usize,
     ) -> Result<Self, WeightError> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (outer, kv) = (settings.query_width(), settings.kv_width());
-        let parts = [(&*name("attn_q"), outer), (&*name("attn_k"), kv), (&*name("attn_v"), kv)];
+        let names = [name("attn_q"), name("attn_k"), name("attn_v"), name("attn_output")];
+        let [query, key, value, output] = &names;
+        let parts = [Slice::all(query, outer), Slice::all(key, kv), Slice::all(value, kv)];
         let head_norm = |part| loader.vector(&name(part), settings.head_size);
         let head_norms = settings
             .has_head_norms
             .then(|| Ok([head_norm("attn_q_norm.weight")?, head_norm("attn_k_norm.weight")?]))
             .transpose()?;
         let layer = settings.layers[index];
-        let shared = Shared {
+        let heads = Heads {
             settings: Arc::clone(settings),
             window: layer.window,
             rope: layer.rope,
             head_norms,
         };
         Ok(Self {
-            inputs: loader.stack(&parts, settings.width)?,
-            output: loader.stack(&[(&name("attn_output"), settings.width)], outer)?,
-            shared: Arc::new(shared),
+            inputs: machine.stack(loader, &parts, settings.width)?,
+            output: machine.stack(loader, &[Slice::all(output, settings.width)], outer)?,
+            heads: machine.keep_heads(heads)?,
         })
     }
 
     /// The matrix behind the heads.
-    pub(super) fn output(&self) -> &Arc<Stack> {
+    pub(super) fn output(&self) -> &Arc<M::Stack> {
         &self.output
     }
 
-    /// Bytes of all matrices.
-    pub(super) fn size_bytes(&self) -> usize {
-        self.inputs.size_bytes() + self.output.size_bytes()
+    /// All matrices.
+    pub(super) fn stacks(&self) -> Vec<&M::Stack> {
+        vec![&self.inputs, &self.output]
     }
 
     /// What the heads make of `rows`, before the output matrix. Stores keys and values on the way.
     pub(super) fn forward(
         &self,
-        team: &mut Team,
-        cache: &mut Cache,
-        norms: &Norms,
-        step: (&Arc<Batch>, &Rows),
+        work: &mut Work<'_, M>,
+        norms: &Norms<M>,
+        rows: &M::Rows,
         index: usize,
-    ) -> Vec<f32> {
-        let (batch, rows) = step;
-        let reader = Reader::new(rows, norms.before.as_ref(), &self.inputs);
-        let mut joined = linear::project(team, &self.inputs, reader, None);
-        self.store(team.isa(), cache.layer_mut(index), batch, &mut joined);
-        let joined = Arc::new(joined);
-        let mixed = self.attend(team, cache.layer(index), batch, &joined);
-        team.reuse(joined);
-        mixed
+    ) -> Result<M::Rows, ForwardError> {
+        let input = Input { rows, norm: norms.before.as_ref() };
+        let joined = work.machine.project(work.team, &self.inputs, input, None)?;
+        M::attend(work, &self.heads, joined, index)
     }
+}
 
+impl Heads {
     /// Norms and turns keys, in place, and stores them with their values.
-    fn store(&self, isa: Isa, store: &mut KvStore, batch: &Batch, joined: &mut [f32]) {
-        let settings = &self.shared.settings;
+    pub(super) fn store(&self, isa: Isa, store: &mut KvStore, batch: &Batch, joined: &mut [f32]) {
+        let settings = &self.settings;
         let (outer, kv) = (settings.query_width(), settings.kv_width());
         for (row, joined) in joined.chunks_exact_mut(outer + 2 * kv).enumerate() {
             let (keys, values) = joined[outer..].split_at_mut(kv);
             for head in keys.chunks_exact_mut(settings.head_size) {
-                self.shared.prepare(isa, head, 1, batch.turn(self.shared.rope, row));
+                self.prepare(isa, head, 1, batch.turn(self.rope, row));
             }
             let (segment, position) = batch.places[row];
             let page = batch.sequences[segment].pages[position / PAGE_LEN];
@@ -174,14 +171,14 @@ impl Attention {
     }
 
     /// One job: each tile is some rows of one sequence and some groups of heads.
-    fn attend(
-        &self,
+    pub(super) fn attend(
+        self: &Arc<Self>,
         team: &mut Team,
         store: &Arc<KvStore>,
         batch: &Arc<Batch>,
         joined: &Rows,
     ) -> Vec<f32> {
-        let settings = &self.shared.settings;
+        let settings = &self.settings;
         let group_width = settings.group_size() * settings.head_size;
         // With many tiles of rows, each takes all heads.
         let is_fine = batch.tiles.len() < 4 * team.threads() && team.threads() > 1;
@@ -190,7 +187,7 @@ impl Attention {
         let starts = (0..outer).step_by(groups * group_width);
         let columns = starts.map(|at| at..outer.min(at + groups * group_width)).collect();
         let tiles = Tiles::of(batch.tiles.clone(), columns);
-        let (isa, shared, batch) = (team.isa(), Arc::clone(&self.shared), Arc::clone(batch));
+        let (isa, heads, batch) = (team.isa(), Arc::clone(self), Arc::clone(batch));
         let (store, joined) = (Arc::clone(store), Arc::clone(joined));
         team.run(tiles, move |tile, values, bench| {
             let first = tile.columns.start / group_width;
@@ -198,7 +195,7 @@ impl Attention {
                 let view =
                     View { isa, batch: &batch, store: &store, joined: &joined, rows: &tile.rows };
                 let place = Place { offset: offset * group_width, stride: tile.columns.len() };
-                shared.attend_group(&view, first + offset, place, (&mut *values, &mut *bench));
+                heads.attend_group(&view, first + offset, place, (&mut *values, &mut *bench));
             }
         })
     }
@@ -220,7 +217,7 @@ struct Place {
     stride: usize,
 }
 
-impl Shared {
+impl Heads {
     /// Norms a head and turns it.
     fn prepare(&self, isa: Isa, head: &mut [f32], which: usize, turn: Option<&Turns>) {
         if let Some(norms) = &self.head_norms {

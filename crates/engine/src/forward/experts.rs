@@ -2,101 +2,103 @@
 
 use std::sync::Arc;
 
-use commons_kernels::gate::Activation as Gate;
 use commons_kernels::softmax;
 
-use super::feed::{inner, kernel};
-use super::linear::{self, Linear, Stack};
-use super::load::Loader;
-use super::reader::Reader;
-use super::{NormWeights, Norms, Rows};
-use crate::settings::{self, Settings};
+use super::load::{Loader, Slice};
+use super::machine::{Input, Machine, Work};
+use super::{ForwardError, Norms};
+use crate::settings::{self, Activation, Settings};
 use crate::team::Team;
 use crate::weights::WeightError;
 
 /// The experts of one layer.
 #[derive(Debug)]
-pub(super) struct Experts {
+pub(super) struct Experts<M: Machine> {
     shape: settings::Experts,
-    gate: Gate,
-    router: Arc<Stack>,
-    parts: Vec<Expert>,
+    width: usize,
+    activation: Activation,
+    router: Arc<M::Stack>,
+    parts: Vec<Expert<M>>,
 }
 
 #[derive(Debug)]
-struct Expert {
+struct Expert<M: Machine> {
     /// Gate and up.
-    inner: Arc<Stack>,
-    down: Arc<Stack>,
+    inner: Arc<M::Stack>,
+    down: Arc<M::Stack>,
 }
 
 /// A row that an expert computes, and how much of the result counts.
 #[derive(Clone, Copy, Debug)]
-struct Share {
-    row: usize,
-    weight: f32,
+pub(super) struct Share {
+    pub(super) row: usize,
+    pub(super) weight: f32,
 }
 
-impl Experts {
+impl<M: Machine> Experts<M> {
     pub(super) fn load(
-        loader: &Loader<'_>,
-        settings: &Settings,
+        machine: &M,
+        (loader, settings): (&Loader<'_>, &Settings),
         shape: settings::Experts,
         index: usize,
     ) -> Result<Self, WeightError> {
         let (width, len, count) = (settings.width, shape.feed_forward_len, shape.count);
         let name = |part: &str| format!("blk.{index}.{part}");
-        let slice = |part: &str, expert: usize, outputs: usize, inputs: usize| {
-            let rows = expert * outputs..(expert + 1) * outputs;
-            let name = name(&format!("{part}.weight"));
-            let matrix = loader.matrix(&name, rows, count * outputs, inputs)?;
-            Ok::<_, WeightError>(Linear { matrix: Arc::new(matrix), bias: None })
-        };
-        let expert = |expert| {
-            let gate = slice("ffn_gate_exps", expert, len, width)?;
-            let up = slice("ffn_up_exps", expert, len, width)?;
-            let down = slice("ffn_down_exps", expert, width, len)?;
-            let (inner, down) = (Stack::new(vec![gate, up]), Stack::new(vec![down]));
-            Ok(Expert { inner: Arc::new(inner), down: Arc::new(down) })
+        let [gates, ups, downs] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
+        let expert = |expert: usize| {
+            let slice = |name, outputs: usize| {
+                let rows = expert * outputs..(expert + 1) * outputs;
+                Slice { name, rows, rows_all: count * outputs }
+            };
+            let inner = machine.stack(loader, &[slice(&gates, len), slice(&ups, len)], width)?;
+            let down = machine.stack(loader, &[slice(&downs, width)], len)?;
+            Ok(Expert { inner, down })
         };
         Ok(Self {
             shape,
-            gate: kernel(settings.activation),
-            router: loader.stack(&[(&name("ffn_gate_inp"), count)], width)?,
+            width,
+            activation: settings.activation,
+            router: machine.stack(loader, &[Slice::all(&name("ffn_gate_inp"), count)], width)?,
             parts: (0..count).map(expert).collect::<Result<_, WeightError>>()?,
         })
     }
 
-    /// Bytes of all matrices.
-    pub(super) fn size_bytes(&self) -> usize {
-        let expert = |expert: &Expert| expert.inner.size_bytes() + expert.down.size_bytes();
-        self.router.size_bytes() + self.parts.iter().map(expert).sum::<usize>()
+    /// All matrices.
+    pub(super) fn stacks(&self) -> Vec<&M::Stack> {
+        let experts = self.parts.iter().flat_map(|it| [&*it.inner, &*it.down]);
+        std::iter::once(&*self.router).chain(experts).collect()
     }
 
     /// Adds to `rows` what the chosen experts make of them, in the order of the experts.
-    pub(super) fn forward(&self, team: &mut Team, norms: &Norms, rows: &Rows) -> Rows {
-        let width = self.parts[0].inner.parts()[0].matrix.columns();
-        let normed = Arc::new(norm_rows(team, norms.before.as_ref(), rows, width));
-        let reader = Reader::new(&normed, None, &self.router);
-        let mut scores = linear::project(team, &self.router, reader, None);
+    pub(super) fn forward(
+        &self,
+        work: &mut Work<'_, M>,
+        norms: &Norms<M>,
+        rows: M::Rows,
+    ) -> Result<M::Rows, ForwardError> {
+        let (machine, width) = (work.machine, self.width);
+        let team = &mut *work.team;
+        let normed = match &norms.before {
+            Some(norm) => machine.norm(team, norm, &rows)?,
+            None => rows.clone(),
+        };
+        let input = Input { rows: &normed, norm: None };
+        let scores = machine.project(team, &self.router, input, None)?;
+        let mut scores = machine.download_all(scores)?;
         let shares = self.choose(team, &mut scores);
-        let mut sums = (**rows).clone();
+        let mut sums = rows;
         for (expert, shares) in self.parts.iter().zip(&shares) {
             if shares.is_empty() {
                 continue;
             }
-            let chosen = shares.iter().flat_map(|it| &normed[it.row * width..][..width]).copied();
-            let chosen = Arc::new(chosen.collect::<Vec<_>>());
-            let reader = Reader::new(&chosen, None, &expert.inner);
-            let between = Arc::new(inner(team, &expert.inner, reader, self.gate));
-            let reader = Reader::new(&between, None, &expert.down);
-            let made = linear::project(team, &expert.down, reader, None);
-            for (share, made) in shares.iter().zip(made.chunks_exact(width)) {
-                let sum = &mut sums[share.row * width..][..width];
-                sum.iter_mut().zip(made).for_each(|(sum, made)| *sum += made * share.weight);
-            }
+            let chosen = machine.pick(&normed, shares, width)?;
+            let input = Input { rows: &chosen, norm: None };
+            let between = machine.inner(team, &expert.inner, input, self.activation)?;
+            let input = Input { rows: &between, norm: None };
+            let made = machine.project(team, &expert.down, input, None)?;
+            sums = machine.add_shares(sums, &made, shares, width)?;
         }
-        Arc::new(sums)
+        Ok(sums)
     }
 
     /// For each expert, the rows that it computes. Of equal scores the first expert wins.
@@ -116,13 +118,4 @@ impl Experts {
         }
         shares
     }
-}
-
-fn norm_rows(team: &Team, norm: Option<&Arc<NormWeights>>, rows: &[f32], width: usize) -> Vec<f32> {
-    let mut normed = rows.to_vec();
-    if let Some(norm) = norm {
-        let pairs = rows.chunks_exact(width).zip(normed.chunks_exact_mut(width));
-        pairs.for_each(|(row, out)| norm.apply(team.isa(), row, out));
-    }
-    normed
 }

@@ -6,67 +6,74 @@ use commons_kernels::gate::{self, Activation as Gate};
 
 use super::experts::Experts;
 use super::linear::{self, Linear, Stack};
-use super::load::Loader;
+use super::load::{Loader, Slice};
+use super::machine::{Input, Machine, Work};
 use super::reader::Reader;
-use super::{Norms, Rows, close};
+use super::{ForwardError, Norms, close};
 use crate::settings::{Activation, Settings};
 use crate::team::Team;
 use crate::weights::WeightError;
 
 /// The feed-forward part of one layer.
 #[derive(Debug)]
-pub(super) enum FeedForward {
-    Dense(Dense),
-    Experts(Experts),
+pub(super) enum FeedForward<M: Machine> {
+    Dense(Dense<M>),
+    Experts(Experts<M>),
 }
 
 /// `down(activate(gate(x)) * up(x))`, or `down(activate(up(x)))` without a gate.
 #[derive(Debug)]
-pub(super) struct Dense {
+pub(super) struct Dense<M: Machine> {
     /// Gate and up, or up alone.
-    inner: Arc<Stack>,
-    down: Arc<Stack>,
-    gate: Gate,
+    inner: Arc<M::Stack>,
+    down: Arc<M::Stack>,
+    activation: Activation,
 }
 
-impl FeedForward {
+impl<M: Machine> FeedForward<M> {
     pub(super) fn load(
+        machine: &M,
         loader: &Loader<'_>,
         settings: &Settings,
         index: usize,
     ) -> Result<Self, WeightError> {
         if let Some(experts) = &settings.experts {
-            return Experts::load(loader, settings, *experts, index).map(Self::Experts);
+            return Experts::load(machine, (loader, settings), *experts, index).map(Self::Experts);
         }
         let (width, len) = (settings.width, settings.feed_forward_len);
         let name = |part: &str| format!("blk.{index}.{part}");
         let (gate, up) = (name("ffn_gate"), name("ffn_up"));
-        let gated = [(gate.as_str(), len), (up.as_str(), len)];
+        let gated = [Slice::all(&gate, len), Slice::all(&up, len)];
         let parts = if settings.is_gated { &gated[..] } else { &gated[1..] };
         Ok(Self::Dense(Dense {
-            inner: loader.stack(parts, width)?,
-            down: loader.stack(&[(&name("ffn_down"), width)], len)?,
-            gate: kernel(settings.activation),
+            inner: machine.stack(loader, parts, width)?,
+            down: machine.stack(loader, &[Slice::all(&name("ffn_down"), width)], len)?,
+            activation: settings.activation,
         }))
     }
 
     /// Adds what this part makes of `rows` to them.
-    pub(super) fn forward(&self, team: &mut Team, norms: &Norms, rows: Rows) -> Rows {
+    pub(super) fn forward(
+        &self,
+        work: &mut Work<'_, M>,
+        norms: &Norms<M>,
+        rows: M::Rows,
+    ) -> Result<M::Rows, ForwardError> {
         match self {
             Self::Dense(dense) => {
-                let reader = Reader::new(&rows, norms.before.as_ref(), &dense.inner);
-                let inner = Arc::new(inner(team, &dense.inner, reader, dense.gate));
-                close(team, norms, &dense.down, inner, rows)
+                let input = Input { rows: &rows, norm: norms.before.as_ref() };
+                let inner = work.machine.inner(work.team, &dense.inner, input, dense.activation)?;
+                close(work, norms, &dense.down, inner, rows)
             }
-            Self::Experts(experts) => experts.forward(team, norms, &rows),
+            Self::Experts(experts) => experts.forward(work, norms, rows),
         }
     }
 
-    /// Bytes of all matrices.
-    pub(super) fn size_bytes(&self) -> usize {
+    /// All matrices.
+    pub(super) fn stacks(&self) -> Vec<&M::Stack> {
         match self {
-            Self::Dense(dense) => dense.inner.size_bytes() + dense.down.size_bytes(),
-            Self::Experts(experts) => experts.size_bytes(),
+            Self::Dense(dense) => vec![&dense.inner, &dense.down],
+            Self::Experts(experts) => experts.stacks(),
         }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use commons_kernels::matrix::{Format, Matrix, Packer, ROWS_PER_GROUP};
 
 use super::NormWeights;
-use super::linear::{Linear, Stack};
+use super::linear::Linear;
 use crate::gguf::TensorType;
+use crate::place::Device;
 use crate::settings::{Norm, Settings};
 use crate::weights::{WeightError, Weights, check_finite};
 
@@ -26,19 +27,39 @@ pub struct LoadOptions<'a> {
     pub threads: usize,
     /// Hears of progress.
     pub on_packed: &'a OnPacked<'a>,
+    /// Where the model is computed.
+    pub device: Device,
 }
 
 impl std::fmt::Debug for LoadOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadOptions").field("threads", &self.threads).finish_non_exhaustive()
+        let mut f = f.debug_struct("LoadOptions");
+        f.field("threads", &self.threads).field("device", &self.device).finish_non_exhaustive()
     }
 }
 
 impl Default for LoadOptions<'_> {
-    /// As many threads as the machine has, and nobody who listens.
+    /// As many threads as the machine has, nobody who listens, and the device that fits best.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads, on_packed: &|_| {} }
+        Self { threads, on_packed: &|_| {}, device: Device::Auto }
+    }
+}
+
+/// Some rows of a tensor: the outputs of a part of a stack.
+#[derive(Clone, Debug)]
+pub(super) struct Slice<'a> {
+    /// The tensor's name, without `.weight`.
+    pub(super) name: &'a str,
+    pub(super) rows: Range<usize>,
+    /// Rows that the tensor has.
+    pub(super) rows_all: usize,
+}
+
+impl<'a> Slice<'a> {
+    /// A whole tensor.
+    pub(super) fn all(name: &'a str, rows: usize) -> Self {
+        Self { name, rows: 0..rows, rows_all: rows }
     }
 }
 
@@ -53,14 +74,19 @@ impl<'a> Loader<'a> {
         Self { weights, options }
     }
 
-    /// Matrices of these names and outputs that read rows of `inputs` numbers, with their biases.
-    pub(super) fn stack(
-        &self,
-        parts: &[(&str, usize)],
-        inputs: usize,
-    ) -> Result<Arc<Stack>, WeightError> {
-        let part = |&(name, outputs): &(&str, usize)| self.linear(name, outputs, inputs);
-        Ok(Arc::new(Stack::new(parts.iter().map(part).collect::<Result<_, _>>()?)))
+    /// A part of a stack that reads rows of `inputs` numbers, packed.
+    pub(super) fn part(&self, part: &Slice<'_>, inputs: usize) -> Result<Linear, WeightError> {
+        let name = format!("{}.weight", part.name);
+        let matrix = Arc::new(self.matrix(&name, part.rows.clone(), part.rows_all, inputs)?);
+        Ok(Linear { matrix, bias: self.bias(part)?.map(Arc::new) })
+    }
+
+    /// What is added to the outputs of a part, if the file has it.
+    pub(super) fn bias(&self, part: &Slice<'_>) -> Result<Option<Vec<f32>>, WeightError> {
+        if part.rows.len() < part.rows_all {
+            return Ok(None);
+        }
+        self.weights.optional_vector(&format!("{}.bias", part.name), part.rows_all)
     }
 
     /// A matrix and its bias, if there is one.
@@ -70,9 +96,7 @@ impl<'a> Loader<'a> {
         outputs: usize,
         inputs: usize,
     ) -> Result<Linear, WeightError> {
-        let matrix = self.matrix(&format!("{name}.weight"), 0..outputs, outputs, inputs)?;
-        let bias = self.weights.optional_vector(&format!("{name}.bias"), outputs)?;
-        Ok(Linear { matrix: Arc::new(matrix), bias: bias.map(Arc::new) })
+        self.part(&Slice::all(name, outputs), inputs)
     }
 
     /// A vector of f32.
@@ -86,13 +110,13 @@ impl<'a> Loader<'a> {
         name: &str,
         settings: &Settings,
         len: usize,
-    ) -> Result<Arc<NormWeights>, WeightError> {
+    ) -> Result<NormWeights, WeightError> {
         let weight = self.weights.vector(&format!("{name}.weight"), len)?;
         let bias = match settings.norm {
             Norm::Rms => None,
             Norm::Layer => Some(self.weights.vector(&format!("{name}.bias"), len)?),
         };
-        Ok(Arc::new(NormWeights { weight, bias, epsilon: settings.epsilon }))
+        Ok(NormWeights { weight, bias, epsilon: settings.epsilon })
     }
 
     /// The first row of a table, as f32.
@@ -154,6 +178,27 @@ impl<'a> Loader<'a> {
             Some(error) => Err(error),
             None => Ok(packer.finish()),
         }
+    }
+}
+
+#[cfg(feature = "candle")]
+impl Loader<'_> {
+    /// The bytes of a part, as the file has them, checked.
+    pub(super) fn bytes(
+        &self,
+        part: &Slice<'_>,
+        inputs: usize,
+    ) -> Result<(TensorType, Vec<u8>), WeightError> {
+        let name = format!("{}.weight", part.name);
+        let facts = self.weights.matrix(&name, part.rows_all, inputs)?;
+        let mut bytes = vec![0; facts.row_size() * part.rows.len()];
+        self.weights.read_rows(&name, part.rows.clone(), &mut bytes)?;
+        check_finite(facts.kind, inputs, &bytes).map_err(|row| WeightError::NotFinite {
+            name: name.clone(),
+            row: part.rows.start + row,
+        })?;
+        (self.options.on_packed)(bytes.len() as u64);
+        Ok((facts.kind, bytes))
     }
 }
 

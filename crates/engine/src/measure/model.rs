@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{MeasureError, Plan, Report, What, ids, largest, now, resident, seconds};
-use crate::cache::{Cache, PAGE_LEN, page_bytes};
+use crate::cache::{Cache, PAGE_LEN};
 use crate::forward::{LoadOptions, Segment, Transformer};
 use crate::model::Model;
 use crate::settings::ModelKind;
@@ -28,16 +28,17 @@ struct Lab {
 
 pub(super) fn run(plan: &Plan) -> Result<Report, MeasureError> {
     let started = now();
-    let options = LoadOptions { threads: plan.threads, ..LoadOptions::default() };
+    let options =
+        LoadOptions { threads: plan.threads, device: plan.device, ..LoadOptions::default() };
     let model = Model::load_with(&plan.path, &options)?;
     let mut lab = Lab::new(plan, model)?;
     let loaded = started.elapsed();
-    let mut report = plan.report();
+    let mut report = plan.report(&lab.model);
     report.load_s = seconds(loaded);
     report.loaded_bytes = resident().map_or(0, |(now, _)| now);
     report.file_bytes = lab.model.facts().file_size;
     report.weight_bytes = lab.transformer().size_bytes() as u64;
-    let page = page_bytes(lab.transformer().settings(), plan.kv_format)?;
+    let page = lab.transformer().page_bytes(plan.kv_format)?;
     report.kv_bytes = page * lab.cache.page_count() as u64;
     match plan.what {
         What::Load => {
@@ -78,7 +79,8 @@ impl Lab {
             return Err(MeasureError::TooLong { tokens, context_len });
         }
         let pages_per_row = tokens.div_ceil(PAGE_LEN);
-        let cache = Cache::new(settings, plan.kv_format, pages_per_row * plan.rows.max(1))?;
+        let page_count = pages_per_row * plan.rows.max(1);
+        let cache = model.transformer().cache(plan.kv_format, page_count)?;
         let team = Team::new(plan.threads, plan.isa).map_err(MeasureError::Threads)?;
         Ok(Self { model, team, cache, pages_per_row })
     }
@@ -102,6 +104,7 @@ impl Lab {
         let rows = rows.expect("the rows have pages for all their tokens");
         let normed = transformer.norm(self.team.isa(), &rows);
         let logits = transformer.logits(&mut self.team, &normed);
+        let logits = logits.expect("the rows are those of the model");
         logits.chunks(transformer.settings().token_count).map(largest).collect()
     }
 

@@ -10,7 +10,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 
 use super::{MeasureError, Plan, Report, Through, What, ids, now, resident, seconds};
-use crate::cache::{PAGE_LEN, page_bytes};
+use crate::cache::PAGE_LEN;
 use crate::forward::LoadOptions;
 use crate::model::Model;
 use crate::worker::{Worker, WorkerConfig};
@@ -35,15 +35,16 @@ struct Lab {
 
 pub(super) fn run(plan: &Plan) -> Result<Report, MeasureError> {
     let started = now();
-    let options = LoadOptions { threads: plan.threads, ..LoadOptions::default() };
+    let options =
+        LoadOptions { threads: plan.threads, device: plan.device, ..LoadOptions::default() };
     let model = Model::load_with(&plan.path, &options)?;
     if model.facts().kind == ModelKind::Encoder {
         return Err(MeasureError::Encoder);
     }
-    let mut report = plan.report();
+    let mut report = plan.report(&model);
     report.file_bytes = model.facts().file_size;
     report.weight_bytes = model.transformer().size_bytes() as u64;
-    let page = page_bytes(model.transformer().settings(), plan.kv_format)?;
+    let page = model.transformer().page_bytes(plan.kv_format)?;
     let lab = Lab::new(plan, model, page)?;
     report.kv_bytes = page * lab.worker.stats().pages as u64;
     report.load_s = seconds(started.elapsed());
@@ -79,6 +80,7 @@ impl Lab {
             slots: plan.rows.max(1),
             threads: plan.threads,
             isa: plan.isa,
+            device: plan.device,
             kv_format: plan.kv_format,
             kv_size_max: Some(page * pages as u64),
             context_len_max: tokens,
@@ -177,9 +179,10 @@ impl Lab {
                 block_on(join_all(each)).into_iter().collect::<Result<Vec<()>, _>>()
             };
             all(&mut sequences, WARM_TOKENS)?;
-            let started = now();
+            let (started, computed) = (now(), self.worker.computed());
             all(&mut sequences, plan.tokens)?;
             report.seconds.push(seconds(started.elapsed()));
+            report.computed_s.push(seconds(self.worker.computed().saturating_sub(computed)));
             for sequence in &mut sequences {
                 block_on(drain(&mut **sequence))?;
             }

@@ -35,6 +35,13 @@ impl Weights {
         Self { noise, deviates, deviation }
     }
 
+    /// Draws from another seed from now on. What follows depends on that seed, and for numbers
+    /// that are no blocks on the first one too.
+    pub(super) fn restart(&mut self, seed: u64) -> &mut Self {
+        self.noise = Noise(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        self
+    }
+
     /// Fills `bytes`, whole blocks of this type.
     pub(super) fn fill(&mut self, kind: TensorType, bytes: &mut [u8]) {
         let size = usize::try_from(kind.block_size()).unwrap_or(usize::MAX);

@@ -70,6 +70,11 @@ pub enum WeightError {
     )]
     NotFinite { name: String, row: usize },
 
+    #[error(
+        "{what} cannot be put on the device; see that its memory is free, or use the processor"
+    )]
+    Device { what: String, source: Box<dyn std::error::Error + Send + Sync> },
+
     #[error("tensor {name:?} cannot be packed")]
     Pack { name: String, source: MatrixError },
 

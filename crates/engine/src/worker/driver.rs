@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use commons_schedule::{Batch, Outcome, Row, SequenceId, Wants};
 
@@ -171,12 +173,14 @@ impl Driver {
             assert!(!begins, "a kernel divides by zero, say");
         }
         for copy in &batch.copies {
-            self.cache.copy(copy.from.0, copy.to.0, copy.len as usize);
+            let copied = self.cache.copy(copy.from.0, copy.to.0, copy.len as usize);
+            copied.expect("a device that fails ends the model");
         }
         let started = super::now();
         let rows = self.forward(batch);
-        let share = u32::try_from(batch.rows.len()).unwrap_or(u32::MAX).max(1);
-        let share = started.elapsed() / share;
+        let elapsed = started.elapsed();
+        self.count_computed(elapsed);
+        let share = elapsed / u32::try_from(batch.rows.len()).unwrap_or(u32::MAX).max(1);
         for row in &batch.rows {
             if let Some(running) = self.running.get_mut(&row.id) {
                 running.computed(row.start as usize, row.token_range().len(), share);
@@ -232,12 +236,15 @@ impl Driver {
             let wants_logits = |(row, _): &(&Row, usize)| {
                 self.running.get(&row.id).is_some_and(Running::wants_logits)
             };
+            let started = super::now();
             let normed = model.transformer().norm(self.team.isa(), rows);
             let logits = if seen.iter().any(wants_logits) {
-                model.transformer().logits(&mut self.team, &normed)
+                let logits = model.transformer().logits(&mut self.team, &normed);
+                logits.expect("the rows are the model's own, and a device that fails ends it")
             } else {
                 Vec::new()
             };
+            self.count_computed(started.elapsed());
             let count = model.transformer().settings().token_count;
             let mut logits = logits.chunks_exact(count);
             for (&(row, index), hidden) in seen.iter().zip(normed.chunks_exact(width)) {
@@ -249,6 +256,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn count_computed(&self, elapsed: Duration) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.desk.computed_ns.fetch_add(nanos, Ordering::Relaxed);
     }
 
     fn fail_all(mut self, why: &str) {

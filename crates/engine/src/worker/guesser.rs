@@ -104,8 +104,7 @@ impl Guesser {
         config: &WorkerConfig,
     ) -> Result<Self, DraftError> {
         let page_count = fit::check(&draft, model, room, config)?;
-        let settings = draft.model.transformer().settings();
-        let cache = Cache::new(settings, config.kv_format, page_count)?;
+        let cache = draft.model.transformer().cache(config.kv_format, page_count)?;
         let counts = [model, &draft.model].map(|it| it.tokenizer().token_count());
         let last = u32::try_from(page_count).unwrap_or(u32::MAX);
         Ok(Self {
@@ -257,7 +256,7 @@ impl Guesser {
         let transformer = self.model.transformer();
         let rows = transformer.forward(team, &mut self.cache, &segments)?;
         let normed = transformer.norm(team.isa(), &rows);
-        let logits = transformer.logits(team, &normed);
+        let logits = transformer.logits(team, &normed)?;
         let mut logits = logits.chunks_exact(transformer.settings().token_count);
         for it in fed {
             it.mind.read(it.feed);

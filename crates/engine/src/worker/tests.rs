@@ -86,6 +86,7 @@ fn check_panic(poison: impl FnOnce(&Worker, &[u32])) {
         assert_eq!(last(sequence.as_mut()), Some(EngineEvent::Failed(crashed())));
         assert_eq!(sequence.next().now_or_never(), Some(None), "nothing behind the end");
     }
+    assert_eq!(worker.load(), EngineLoad::default(), "who was there is not there any more");
     let refusal = worker.start(request(&worker, &[300], None)).map(drop).expect_err("is refused");
     assert_eq!(refusal, crashed());
     assert_eq!(worker.score(&score(&worker, &[300, 301])).map(drop), Err(crashed()));

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use commons_engine::cache::{Cache, KvFormat, PAGE_LEN};
+use commons_engine::cache::{KvFormat, PAGE_LEN};
 use commons_engine::forward::{LoadOptions, Segment, Transformer};
 use commons_engine::settings::ModelKind;
 use commons_engine::team::Team;
@@ -57,7 +57,7 @@ pub(crate) fn compute(model: &Transformer, how: How, texts: &[&[u32]]) -> Vec<Co
     let mut team = Team::new(how.threads, how.isa).expect("threads");
     let pages = scattered(texts);
     let count = pages.iter().map(Vec::len).sum();
-    let mut cache = Cache::new(model.settings(), how.format, count).expect("room");
+    let mut cache = model.cache(how.format, count).expect("room");
     let mut rows = vec![Vec::new(); texts.len()];
     let mut starts = vec![0; texts.len()];
     loop {
@@ -83,7 +83,7 @@ pub(crate) fn compute(model: &Transformer, how: How, texts: &[&[u32]]) -> Vec<Co
     }
     let finish = |rows: Vec<f32>| {
         let rows = model.norm(how.isa, &rows);
-        let logits = model.logits(&mut team, &rows);
+        let logits = model.logits(&mut team, &rows).expect("computes");
         Computed { rows, logits }
     };
     rows.into_iter().map(finish).collect()

@@ -90,7 +90,8 @@ fn our_logits(model: &Model, case: &Case, format: KvFormat) -> Vec<Vec<f32>> {
         let (tokens, pages) = (&ids[..], &pages[..]);
         let segment = Segment { tokens, start, pages, positions_max: len, wanted: 1 };
         let rows = transformer.forward(&mut team, &mut cache, &[segment]).expect("computes");
-        let logits = transformer.logits(&mut team, &transformer.norm(Isa::best(), &rows));
+        let normed = transformer.norm(Isa::best(), &rows);
+        let logits = transformer.logits(&mut team, &normed).expect("computes");
         start += ids.len();
         ids = vec![step.id];
         logits

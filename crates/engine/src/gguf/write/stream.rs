@@ -1,14 +1,15 @@
 //! Writing a file whose data is made while it is written, so that it need not fit in memory.
 //!
 //! The tensors are announced first, because the table stands before the data. Then each is made
-//! in pieces of whole blocks, in the order of the table.
+//! in pieces of whole rows, in the order of the table.
 
 use std::io::{self, Write};
 
 use super::{GgufWriter, WriteError, pad};
 use crate::gguf::TensorType;
 
-/// About how many bytes of a tensor are made at once: small enough for a cache.
+/// About how many bytes of a tensor are made at once: small enough for a cache. A longer row is
+/// made whole.
 const PIECE_SIZE: usize = 256 << 10;
 
 /// A tensor as the table of the file names it, without its data.
@@ -32,11 +33,17 @@ impl TensorSpec {
         let blocks = is_whole.then(|| elements / self.kind.block_len())?;
         blocks.checked_mul(self.kind.block_size())
     }
+
+    /// How many rows it has; of a shape that has no size, nothing is said.
+    pub fn row_count(&self) -> usize {
+        self.dims.split_last().map_or(0, |(_, outer)| outer.iter().product())
+    }
 }
 
 impl GgufWriter {
     /// Writes the metadata set so far and `tensors`, whose data `fill` makes piece by piece: each
-    /// piece is whole blocks of the tensor it is told, and begins where the one before ended.
+    /// piece is whole rows of the tensor it is told, from the row of this index on, and begins
+    /// where the one before ended.
     ///
     /// # Errors
     ///
@@ -45,7 +52,7 @@ impl GgufWriter {
         &self,
         tensors: &[TensorSpec],
         out: &mut impl Write,
-        mut fill: impl FnMut(&TensorSpec, &mut [u8]),
+        mut fill: impl FnMut(&TensorSpec, usize, &mut [u8]),
     ) -> io::Result<()> {
         let mut sized = Vec::with_capacity(tensors.len());
         for spec in tensors {
@@ -57,15 +64,15 @@ impl GgufWriter {
 
         let mut piece = Vec::new();
         for (spec, size) in sized {
-            let block_size = usize::try_from(spec.kind.block_size()).unwrap_or(usize::MAX);
-            let piece_size = PIECE_SIZE / block_size * block_size;
-            let mut left = size;
-            while left > 0 {
-                let now = usize::try_from(left).map_or(piece_size, |it| it.min(piece_size));
-                piece.resize(now, 0);
-                fill(spec, &mut piece);
-                left -= now as u64;
-                if left == 0 {
+            let row_size = usize::try_from(size).unwrap_or(usize::MAX) / spec.row_count();
+            let rows_at_once = (PIECE_SIZE / row_size).max(1);
+            let mut first = 0;
+            while first < spec.row_count() {
+                let rows = rows_at_once.min(spec.row_count() - first);
+                piece.resize(rows * row_size, 0);
+                fill(spec, first, &mut piece);
+                first += rows;
+                if first == spec.row_count() {
                     // Pieces are shorter than the tensor, but both end on the same alignment.
                     let mut end = vec![0; alignment_gap(size)];
                     piece.append(&mut end);
@@ -110,10 +117,12 @@ mod tests {
         writer.set("general.architecture", Value::String("test".into()));
         let mut streamed = Vec::new();
         let (mut at, mut current) = (0, String::new());
-        let fill = |spec: &TensorSpec, piece: &mut [u8]| {
+        let fill = |spec: &TensorSpec, row: usize, piece: &mut [u8]| {
             if current != spec.name {
                 (at, current) = (0, spec.name.clone());
             }
+            let size = usize::try_from(spec.size().unwrap()).unwrap();
+            assert_eq!(row * size / spec.row_count(), at, "{}", spec.name);
             for it in piece {
                 *it = byte(at);
                 at += 1;
@@ -138,7 +147,7 @@ mod tests {
             (&[usize::MAX, usize::MAX], TensorType::F32),
         ] {
             let specs = [spec("bad", dims, kind)];
-            let refused = GgufWriter::new().stream(&specs, &mut Vec::new(), |_, _| ());
+            let refused = GgufWriter::new().stream(&specs, &mut Vec::new(), |_, _, _| ());
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{dims:?}");
         }
     }

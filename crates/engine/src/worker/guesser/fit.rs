@@ -8,8 +8,7 @@
 
 use commons_kernels::kv::KvError;
 
-use crate::cache::{PAGE_LEN, page_bytes};
-use crate::memory::available_memory;
+use crate::cache::PAGE_LEN;
 use crate::model::Model;
 use crate::room::Room;
 use crate::settings::ModelKind;
@@ -65,11 +64,12 @@ pub(super) fn check(
         return Err(DraftError::NoGuesses { name: name(model) });
     }
     check_vocabulary(model, &draft.model)?;
-    let settings = draft.model.transformer().settings();
-    let page = page_bytes(settings, config.kv_format)?.max(1);
-    // Pages are taken when they are first written, so what the larger model set aside for itself,
-    // a half of what was free, still counts as free.
-    let free = available_memory().map_or(u64::MAX, |available| available / 4);
+    let transformer = draft.model.transformer();
+    let settings = transformer.settings();
+    let page = transformer.page_bytes(config.kv_format)?.max(1);
+    // The processor's pages are taken when they are first written, so what the larger model set
+    // aside for itself, a half of what was free, still counts as free there.
+    let free = transformer.memory_available().map_or(u64::MAX, |available| available / 4);
     let limit = draft.kv_size_max.unwrap_or(free);
     let longest = settings.context_len.min(room.context_len());
     let wanted = (longest.div_ceil(PAGE_LEN) as u64).saturating_mul(config.slots.max(1) as u64);

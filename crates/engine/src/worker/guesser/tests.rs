@@ -301,7 +301,7 @@ fn an_engine_loads_a_model_with_one_that_guesses() {
 fn guesser(pages: u64) -> Guesser {
     let (model, draft) = (noise(7), noise(7));
     let page = page_bytes(draft.transformer().settings(), config().kv_format).unwrap();
-    let room = Room::measure(model.transformer().settings(), &config()).unwrap();
+    let room = Room::measure(model.transformer(), &config()).unwrap();
     let draft = Draft { model: draft, kv_size_max: Some(page * pages) };
     Guesser::new(draft, &model, &room, &config()).unwrap()
 }
