@@ -21,7 +21,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use commons_engine::devices::{self, Device};
+use commons_engine::devices::{self, Accelerator};
 use commons_engine::measure;
 use commons_engine::weights::Weights;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -45,7 +45,7 @@ struct Machine {
     isa: String,
     threads: usize,
     /// Accelerators, each with the reason why it is not used.
-    accelerators: Vec<Device>,
+    accelerators: Vec<Accelerator>,
 }
 
 /// What a set of measurements came to.
@@ -89,6 +89,7 @@ fn plan(args: &Args, model: &Path) -> anyhow::Result<measure::Plan> {
         through: args.through.map_or(default.through, Into::into),
         threads: args.threads.map_or(default.threads, |it| usize::from(it.get())),
         isa: engine::isa(args.isa.as_deref())?,
+        device: args.device.unwrap_or(default.device),
         kv_format: args.kv.map_or(default.kv_format, Into::into),
         tokens: args.tokens.map_or(default.tokens, |it| it as usize),
         rows: args.rows.map_or(default.rows, usize::from),

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use commons_engine::WorkerConfig;
 use commons_engine::cache::KvFormat;
+use commons_engine::place::Device;
 use commons_kernels::Isa;
 
 /// Guessed tokens that are checked in one step where guessing is off.
@@ -21,6 +22,11 @@ pub(crate) struct EngineArgs {
     /// How many threads compute [default: one less than the processors]
     #[arg(long, value_name = "N", env = "COMMONS_THREADS")]
     pub(crate) threads: Option<NonZeroU16>,
+
+    /// Where models are computed: auto, cpu, cuda, cuda:N, metal or metal:N [default: auto, a GPU
+    /// that this program was built for and that has room, else the processor]
+    #[arg(long, value_name = "DEVICE", env = "COMMONS_DEVICE")]
+    pub(crate) device: Option<Device>,
 
     /// Instruction set that computes: scalar, neon, avx2, avx512 [default: the fastest here]
     #[arg(long, value_name = "NAME")]
@@ -114,6 +120,7 @@ impl EngineArgs {
             slots: self.slots.map_or(default.slots, usize::from),
             threads: self.threads.map_or(default.threads, |it| usize::from(it.get())),
             isa: isa(self.isa.as_deref())?,
+            device: self.device.unwrap_or(default.device),
             context_len_max: self.context.map_or(default.context_len_max, |it| it as usize),
             kv_format: self.kv.map_or(default.kv_format, KvFormat::from),
             kv_size_max: self.kv_memory.map_or(default.kv_size_max, |it| Some(it.0)),
@@ -150,12 +157,13 @@ mod tests {
         let check = |args: &[&str], want: WorkerConfig| assert_eq!(typed(args), Ok(want));
         let default = WorkerConfig::default();
         check(&["--threads", "3"], WorkerConfig { threads: 3, ..default });
-        let all = "--threads 2 --isa scalar --slots 4 --context 4096 --kv q8 --kv-memory 2GiB \
+        let all = "--threads 2 --device cuda:1 --isa scalar --slots 4 --context 4096 --kv q8 --kv-memory 2GiB \
                    --prefix-cache off --speculation off";
         let want = WorkerConfig {
             slots: 4,
             threads: 2,
             isa: Isa::SCALAR,
+            device: Device::Cuda(1),
             context_len_max: 4096,
             kv_format: KvFormat::Q8,
             kv_size_max: Some(2 << 30),
@@ -181,6 +189,7 @@ mod tests {
         check(&["--kv-memory", "much"], "2GiB");
         check(&["--speculation", "maybe"], "--speculation");
         check(&["--isa", "avx9"], "avx9");
+        check(&["--device", "gpu"], "cuda:N");
     }
 
     #[test]

@@ -107,10 +107,12 @@ impl Case {
 /// What every process of the set is told.
 pub(super) fn common(args: &Args) -> Vec<String> {
     let mut common = vec!["--rounds".to_owned(), args.rounds.to_string()];
-    let threads = args.threads.map(|it| it.to_string());
-    for (name, value) in
-        [("--threads", threads), ("--isa", args.isa.clone()), ("--kv", args.kv.map(word))]
-    {
+    for (name, value) in [
+        ("--threads", args.threads.map(|it| it.to_string())),
+        ("--device", args.device.map(|it| it.to_string())),
+        ("--isa", args.isa.clone()),
+        ("--kv", args.kv.map(word)),
+    ] {
         common.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
     }
     common

@@ -81,7 +81,7 @@ fn note(case: &Case, reading: &Reading) -> String {
 
 #[cfg(test)]
 mod tests {
-    use commons_engine::devices::{Device, DeviceKind, Unused, UnusedCode};
+    use commons_engine::devices::{Accelerator, DeviceKind, Unused, UnusedCode};
     use commons_engine::settings::ModelKind;
     use serde_json::{Value, json};
 
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn the_head_says_what_computes_and_why_a_gpu_does_not() {
         let unused = Unused { code: UnusedCode::DriverMissing, reason: "no driver".to_owned() };
-        let device = Device {
+        let device = Accelerator {
             kind: DeviceKind::Nvidia,
             name: "NVIDIA GPU".to_owned(),
             count: 1,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use commons_engine::measure;
+use commons_engine::place::Device;
 
 use crate::bench;
 use crate::engine::{Kv, Switch};
@@ -27,6 +28,10 @@ pub(crate) struct Args {
     /// How many threads compute [default: as many as the machine runs at once]
     #[arg(long, value_name = "N", env = "COMMONS_THREADS")]
     pub(crate) threads: Option<NonZeroU16>,
+
+    /// Where it is computed: auto, cpu, cuda, cuda:N, metal or metal:N [default: auto]
+    #[arg(long, value_name = "DEVICE", env = "COMMONS_DEVICE")]
+    pub(crate) device: Option<Device>,
 
     /// Instruction set that computes: scalar, neon, avx2, avx512 [default: the fastest here]
     #[arg(long, value_name = "NAME")]

@@ -1,6 +1,6 @@
 //! The machine: processor, memory, accelerators, open files and the clock.
 
-use commons_engine::devices::{self, Device};
+use commons_engine::devices::{self, Accelerator};
 use commons_port::time::Clock as _;
 use commons_record::Millis;
 
@@ -59,12 +59,12 @@ fn memory() -> Finding {
     Finding::ok("memory", detail)
 }
 
-fn accelerators(devices: &[Device]) -> Vec<Finding> {
+fn accelerators(devices: &[Accelerator]) -> Vec<Finding> {
     const CHECK: &str = "accelerator";
     if devices.is_empty() {
         return vec![Finding::ok(CHECK, "none seen; models run on the processor")];
     }
-    let finding = |device: &Device| match device.unused {
+    let finding = |device: &Accelerator| match device.unused {
         None => Finding::ok(CHECK, device.to_string()),
         Some(_) => Finding::note(CHECK, device.to_string(), "models run on the processor"),
     };

@@ -27,7 +27,9 @@ pub(super) async fn load_all(
 ) -> anyhow::Result<()> {
     for path in paths {
         let (model, load_ms) = load(path, engine).await?;
+        let placement = engine.placement(&model.model);
         teller.tell(&Event::Model {
+            device: placement.map_or_else(|| "cpu".to_owned(), |it| it.to_string()),
             name: model.name,
             model: model.model,
             quantisation: model.quantisation,

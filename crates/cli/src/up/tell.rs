@@ -17,7 +17,15 @@ pub(super) enum Event {
     /// The API answers.
     Listening { api: String },
     /// A model can be asked for.
-    Model { name: String, model: Hash, quantisation: String, size: u64, load_ms: Millis },
+    Model {
+        name: String,
+        model: Hash,
+        quantisation: String,
+        size: u64,
+        /// Where it is computed, and why not elsewhere.
+        device: String,
+        load_ms: Millis,
+    },
     /// A join goes on in the background.
     Joining { mesh: Hash, mesh_name: String },
     /// The owner lets others compute here.
@@ -82,9 +90,11 @@ impl<'a, 'b> Teller<'a, 'b> {
 fn text(event: &Event) -> String {
     match event {
         Event::Listening { api } => format!("the API answers at {api}/v1"),
-        Event::Model { name, quantisation, size, load_ms, .. } => {
-            format!("model {name} {quantisation}, {}, loaded in {}", bytes(*size), span(*load_ms))
-        }
+        Event::Model { name, quantisation, size, device, load_ms, .. } => format!(
+            "model {name} {quantisation}, {}, on {device}, loaded in {}",
+            bytes(*size),
+            span(*load_ms)
+        ),
         Event::Joining { mesh_name, .. } => {
             format!("joining the mesh {mesh_name:?} in the background")
         }
