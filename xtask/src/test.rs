@@ -26,6 +26,8 @@ const STEPS: &[Step] = &[
     ("tidy", tidy),
     ("clippy", clippy),
     ("tests", tests),
+    ("emulation", emulation),
+    ("candle", candle),
     ("doc tests", doc_tests),
     ("docs", docs),
     ("deny", deny),
@@ -114,15 +116,62 @@ fn clippy(session: &mut Session) -> Result<Outcome> {
 fn tests(session: &mut Session) -> Result<Outcome> {
     if shell::is_installed("cargo", &["nextest"]) {
         let args = ["nextest", "run", "--workspace", "--no-fail-fast"];
-        return session.run_counted(&args, nextest_summary);
+        return session.run_counted(cargo(session.root, &args), nextest_summary);
     }
     eprintln!("cargo-nextest is not installed: `cargo test` runs the tests, more slowly");
     let args = ["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"];
-    session.run_counted(&args, libtest_summary)
+    session.run_counted(cargo(session.root, &args), libtest_summary)
+}
+
+/// The tests of the kernels once more, with AVX-512 emulated: see `intrinsics.rs` there.
+///
+/// Cargo keeps what it builds this way beside what it builds otherwise, so nothing is built again.
+fn emulation(session: &mut Session) -> Result<Outcome> {
+    if !has_avx2() {
+        eprintln!("NOT CHECKED: the AVX-512 kernels, because their emulation needs AVX2.");
+        return Ok(Outcome::Skipped("SKIPPED: this machine has no AVX2"));
+    }
+    let package = ["--package", "commons-kernels", "--lib", "--profile", "test"];
+    let flags = ["--", "--cfg", "emulated_avx512", "--deny", "warnings"];
+    shell::run(&mut cargo(session.root, &[&["rustc"], &package[..], &flags].concat()))?;
+    let format = ["--message-format", "json"];
+    let args = [&["rustc"], &package[..], &format, &flags].concat();
+    let messages = shell::output_or_reason(&mut cargo(session.root, &args))?;
+    let program = executable(&messages).context("cargo names no test program")?;
+    let mut command = Command::new(program);
+    command.current_dir(session.root.join("crates/kernels"));
+    session.run_counted(command, libtest_summary)
+}
+
+fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// The program that cargo built, out of its messages: one JSON object a line.
+fn executable(messages: &str) -> Option<String> {
+    let mut messages = messages.lines().rev().flat_map(serde_json::from_str::<serde_json::Value>);
+    messages.find_map(|message| Some(message["executable"].as_str()?.to_owned()))
+}
+
+/// The engine with the library that computes on GPUs, here on the processor.
+fn candle(session: &mut Session) -> Result<Outcome> {
+    const ENGINE: [&str; 4] = ["--package", "commons-engine", "--features", "candle"];
+    let clippy = [&["clippy"], &ENGINE[..], &["--lib", "--test", "candle"]].concat();
+    shell::run(&mut cargo(session.root, &[&clippy[..], &["--", "--deny", "warnings"]].concat()))?;
+    let units = ["--lib", "--", "forward::candle", "place", "devices"];
+    let units = cargo(session.root, &[&["test"], &ENGINE[..], &units].concat());
+    session.run_counted(units, libtest_summary)?;
+    let against_ours = ["--test", "candle"];
+    let against_ours = cargo(session.root, &[&["test"], &ENGINE[..], &against_ours].concat());
+    session.run_counted(against_ours, libtest_summary)
 }
 
 fn doc_tests(session: &mut Session) -> Result<Outcome> {
-    session.run_counted(&["test", "--workspace", "--doc", "--no-fail-fast"], libtest_summary)
+    let args = ["test", "--workspace", "--doc", "--no-fail-fast"];
+    session.run_counted(cargo(session.root, &args), libtest_summary)
 }
 
 fn docs(session: &mut Session) -> Result<Outcome> {
@@ -162,9 +211,8 @@ fn demo(session: &mut Session) -> Result<Outcome> {
 
 impl Session<'_> {
     /// Runs a test runner and adds up what it counts.
-    fn run_counted(&mut self, args: &[&str], summary: Summary) -> Result<Outcome> {
+    fn run_counted(&mut self, mut command: Command, summary: Summary) -> Result<Outcome> {
         let counts = &mut self.counts;
-        let mut command = cargo(self.root, args);
         command.env("CARGO_TERM_COLOR", "never"); // Colours would hide the counts.
         shell::run_reading(&mut command, |line| {
             if let Some(summary) = summary(line) {
@@ -230,6 +278,15 @@ mod tests {
              test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n\
              a test said: test result: ok. 7 passed";
         check(libtest_summary, all, (3, 1, 1));
+    }
+
+    #[test]
+    fn the_program_is_the_one_that_cargo_names() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+             {\"reason\":\"compiler-artifact\",\"executable\":\"/target/kernels-1\"}\n\
+             {\"reason\":\"build-finished\",\"success\":true}\nno message";
+        assert_eq!(executable(messages).as_deref(), Some("/target/kernels-1"));
+        assert_eq!(executable("{\"executable\":null}"), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use clap::Parser;
 
 use crate::shell::{self, cargo};
 use busy::Busy;
-use cases::{CASES, Case};
+use cases::{CASES, COMPARISONS, Case};
 use report::Report;
 
 /// What the page says below its title.
@@ -39,7 +39,10 @@ pub(super) const WHAT: &str = "The same work in our engine and in llama.cpp (dri
      and without repacking its weights), measured in turn, round by round, a process for each \
      measurement. Figures are medians; the factor is how many times as good ours is as the \
      better of the reference's two. The spread is the largest of a row: the distance of its \
-     extremes, of the median.";
+     extremes, of the median. Time besides the model is what requests take and the forward pass \
+     does not: deciding what to compute, drawing tokens, telling them. \
+     `cargo xtask bench-model` writes a model of this shape; its text is a loop, so that there is \
+     something to speculate on.";
 
 /// What was typed after the name of the benchmark.
 #[derive(Debug, clap::Parser)]
@@ -118,13 +121,16 @@ pub(super) fn measure(root: &Path, rest: &[String]) -> Result<String> {
     }
     let names: Vec<&str> = contenders.iter().map(|it| it.name).collect();
     let absent = args.python.is_none();
+    let rows = table::rows(&chosen, &measured, names.len())?;
     Ok(format!(
-        "Threads: {}. Rounds: {}.{}\n\n{}\n{}",
+        "Model: {}. Threads: {}. Rounds: {}.{}\n\n{}\n{}\n{}",
+        args.model.file_name().unwrap_or_default().display(),
         threads,
         args.rounds,
         if absent { " No reference was given (`--python PROGRAM`)." } else { "" },
         engines(&contenders, &measured),
-        table::table(&names, &table::rows(&chosen, &measured, names.len())?)
+        table::table(&names, &rows),
+        table::comparisons(&rows, &COMPARISONS)
     ))
 }
 

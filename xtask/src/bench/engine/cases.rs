@@ -35,6 +35,8 @@ pub(super) enum Unit {
     Times,
     /// A part of another amount, more being better.
     Percent,
+    /// A part of another amount, less being better.
+    Share,
 }
 
 impl Unit {
@@ -48,13 +50,13 @@ impl Unit {
             Self::Millis => "ms",
             Self::Mebibytes => "MiB",
             Self::Times => "times",
-            Self::Percent => "%",
+            Self::Percent | Self::Share => "%",
         }
     }
 
     pub(super) fn decimals(self) -> usize {
         match self {
-            Self::Times => 2,
+            Self::Times | Self::Share => 2,
             Self::TokensPerS | Self::Percent => 1,
             Self::Millis | Self::Mebibytes => 0,
         }
@@ -78,12 +80,55 @@ fn accepted(report: &Report) -> Result<f64> {
     Ok(if drafted > 0.0 { 100.0 * accepted / drafted } else { 0.0 })
 }
 
+/// The share of the time that requests take and the model does not, as a percentage.
+fn besides(report: &Report) -> Result<f64> {
+    let (all, computed) = (report.sum("seconds")?, report.sum("computed_s")?);
+    Ok(100.0 * (all - computed) / all)
+}
+
+/// Two figures of ours whose ratio says something, by their titles.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) title: &'static str,
+    pub(super) of: &'static str,
+    pub(super) to: &'static str,
+}
+
+/// What the second table shows.
+pub(super) const COMPARISONS: [Comparison; 5] = [
+    Comparison {
+        title: "4 rows together, of 1",
+        of: "Decode, 4 rows together",
+        to: "Decode, 1 row",
+    },
+    Comparison {
+        title: "16 rows together, of 1",
+        of: "Decode, 16 rows together",
+        to: "Decode, 1 row",
+    },
+    Comparison {
+        title: "Decode with a processor taken by another process, of decode alone",
+        of: "Decode, 1 row, a processor taken by another process",
+        to: "Decode, 1 row",
+    },
+    Comparison {
+        title: "Text that repeats itself with speculation, of the same without",
+        of: "Text that repeats itself, with speculation",
+        to: "Text that repeats itself, no speculation",
+    },
+    Comparison {
+        title: "Time to a first token with no prefix known, of the time with one",
+        of: "First token of 528, none known",
+        to: "First token of 528, 512 of them known",
+    },
+];
+
 /// A case with nothing special.
 const PLAIN: Case =
     Case { name: "", args: &[], figures: &[], is_ours_alone: false, is_crowded: false };
 
 /// Everything, in the order of the table.
-pub(super) const CASES: [Case; 11] = [
+pub(super) const CASES: [Case; 13] = [
     Case {
         name: "prefill 512",
         args: &["--only", "prefill", "--tokens", "512"],
@@ -115,9 +160,32 @@ pub(super) const CASES: [Case; 11] = [
         ..PLAIN
     },
     Case {
+        name: "scheduled 1",
+        args: &["--only", "decode", "--tokens", "128", "--through", "scheduler"],
+        figures: &[
+            speed("Decode, 1 row as a request"),
+            Figure { title: "Time besides the model, 1 row", unit: Unit::Share, read: besides },
+        ],
+        is_ours_alone: true,
+        ..PLAIN
+    },
+    Case {
         name: "scheduled 4",
         args: &["--only", "decode", "--tokens", "48", "--rows", "4", "--through", "scheduler"],
-        figures: &[speed("Decode, 4 rows through the scheduler")],
+        figures: &[
+            speed("Decode, 4 rows as requests"),
+            Figure { title: "Time besides the model, 4 rows", unit: Unit::Share, read: besides },
+        ],
+        is_ours_alone: true,
+        ..PLAIN
+    },
+    Case {
+        name: "scheduled 16",
+        args: &["--only", "decode", "--tokens", "32", "--rows", "16", "--through", "scheduler"],
+        figures: &[
+            speed("Decode, 16 rows as requests"),
+            Figure { title: "Time besides the model, 16 rows", unit: Unit::Share, read: besides },
+        ],
         is_ours_alone: true,
         ..PLAIN
     },

@@ -37,6 +37,13 @@ impl Report {
         found.with_context(|| format!("the report has no number `{name}`: {}", self.fields))
     }
 
+    /// The sum of the list of numbers of this name, which has some.
+    pub(super) fn sum(&self, name: &str) -> Result<f64> {
+        let list = self.fields[name].as_array().filter(|it| !it.is_empty());
+        let numbers = list.and_then(|it| it.iter().map(Value::as_f64).sum::<Option<f64>>());
+        numbers.with_context(|| format!("the report has no numbers `{name}`: {}", self.fields))
+    }
+
     /// What the engine calls itself.
     pub(super) fn engine(&self) -> &str {
         self.fields["engine"].as_str().unwrap_or("?")
@@ -66,6 +73,8 @@ mod tests {
         assert_eq!(report.engine(), "it");
         let told = report.number("cold_s").unwrap_err().to_string();
         assert!(told.contains("`cold_s`"), "{told}");
+        assert!((report.sum("seconds").unwrap() - 9.5).abs() < 1e-9);
+        assert!(report.sum("computed_s").is_err());
     }
 
     #[test]

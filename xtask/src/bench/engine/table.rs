@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     Measured,
-    cases::{Case, Unit},
+    cases::{Case, Comparison, Unit},
 };
 
 /// One line of the table: the figures of every contender, ours first, over the rounds.
@@ -52,6 +52,24 @@ pub(super) fn table(names: &[&str], rows: &[Row]) -> String {
             None => text += " |",
         }
         let _ = writeln!(text, " {:.0} % |", 100.0 * spread(row));
+    }
+    text
+}
+
+/// The second table: ratios of our own figures, round by round.
+pub(super) fn comparisons(rows: &[Row], wanted: &[Comparison]) -> String {
+    let ours =
+        |title: &str| rows.iter().find(|it| it.title == title).and_then(|it| it.rounds.first());
+    let mut text =
+        "| Ours, compared with ours | Factor | Least | Most |\n|---|---:|---:|---:|\n".to_owned();
+    for Comparison { title, of, to } in wanted {
+        let (Some(of), Some(to)) = (ours(of), ours(to)) else { continue };
+        let ratios: Vec<f64> = of.iter().zip(to).map(|(of, to)| of / to).collect();
+        let least = ratios.iter().copied().reduce(f64::min);
+        let most = ratios.iter().copied().reduce(f64::max);
+        if let (Some(middle), Some(least), Some(most)) = (median(&ratios), least, most) {
+            let _ = writeln!(text, "| {title} | {middle:.2} | {least:.2} | {most:.2} |");
+        }
     }
     text
 }
@@ -123,6 +141,17 @@ mod tests {
         let it = row(Unit::TokensPerS, &[&[10.0, 11.0, 9.0], &[10.0, 10.0, 15.0], &[]]);
         assert!(is_near(Some(spread(&it)), 0.5));
         assert!(is_near(Some(spread(&row(Unit::Percent, &[&[0.0, 0.0]]))), 0.0));
+    }
+
+    #[test]
+    fn comparisons_are_made_within_a_round() {
+        let named = |title, ours: &[f64]| Row { title, ..row(Unit::TokensPerS, &[ours, &[9.0]]) };
+        let rows = [named("slow", &[10.0, 20.0, 10.0]), named("fast", &[20.0, 40.0, 30.0])];
+        let comparison = |title, of, to| Comparison { title, of, to };
+        let wanted = [comparison("it", "fast", "slow"), comparison("absent", "fast", "none")];
+        let table = comparisons(&rows, &wanted);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.ends_with("| it | 2.00 | 2.00 | 3.00 |\n"), "{table}");
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn line(seconds: &str) -> String {
     format!(
         r#"echo '{{"schema":1,"engine":"fake","seconds":[{seconds}],"tokens_timed":100,
         "cold_s":2,"load_s":1,"loaded_bytes":3145728,"before_bytes":1048576,"peak_bytes":4194304,
-        "file_bytes":1048576,"kv_bytes":524288,"drafted":10,"accepted":5}}' | tr -d '\n'"#
+        "file_bytes":1048576,"computed_s":[1],"kv_bytes":524288,"drafted":10,"accepted":5}}' | tr -d '\n'"#
     )
 }
 
@@ -62,8 +62,11 @@ fn all_contenders_are_measured_in_turn_and_compared() {
     assert!(page.contains("* Commons: fake\n* llama.cpp: fake\n"), "{page}");
     let row = "| Decode, 1 row | tokens/s | 50.0 | 25.0 | 25.0 | 2.00 | 0 % |";
     assert!(page.contains(row), "{page}");
-    let row = "| Decode, 4 rows through the scheduler | tokens/s | 50.0 | | | | 0 % |";
+    let row = "| Decode, 4 rows as requests | tokens/s | 50.0 | | | | 0 % |";
     assert!(page.contains(row), "{page}");
+    let row = "| Time besides the model, 4 rows | % | 50.00 | | | | 0 % |";
+    assert!(page.contains(row), "{page}");
+    assert!(page.contains("| 16 rows together, of 1 | 1.00 | 1.00 | 1.00 |"), "{page}");
     assert!(page.contains("| The same, of file and keys and values | times | 2.00 |"), "{page}");
     assert!(page.contains("| Drafted tokens that were right | % | 50.0 |"), "{page}");
 
@@ -71,8 +74,8 @@ fn all_contenders_are_measured_in_turn_and_compared() {
     let wanted =
         format!("ours bench {model} --json --threads 3 --only prefill --tokens 512 --isa it");
     assert!(log.contains(&wanted), "{log}");
-    // A check for the reference, then of 11 cases 3 are ours alone; the others are run three times.
-    assert_eq!(log.lines().count(), 1 + 2 * (3 + 3 * 8), "{log}");
+    // A check for the reference, then of 13 cases 5 are ours alone; the others are run three times.
+    assert_eq!(log.lines().count(), 1 + 2 * (5 + 3 * 8), "{log}");
     assert!(log.lines().nth(1).is_some_and(|it| it.starts_with("ours ")), "{log}");
 }
 
