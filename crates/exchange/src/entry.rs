@@ -69,6 +69,8 @@ pub struct StoredOpening {
 pub struct Work {
     /// What computes it.
     pub class: EngineClass,
+    /// How the numbers of the adapter are stored, if there is one.
+    pub adapter_format: Option<String>,
     /// Salted hash of the rendered prompt.
     pub prompt: Hash,
     /// The seed, once it is known.

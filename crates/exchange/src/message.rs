@@ -5,6 +5,7 @@
 
 use commons_port::engine::{EngineLoad, EngineRefusal, EngineRefusalCode, Token};
 use commons_record::codec::{self, DecodeError};
+use commons_record::constraint::ToolFormat;
 use commons_record::mesh::Usage;
 use commons_record::order::Prompt;
 use commons_record::settlement::EndReason;
@@ -72,6 +73,8 @@ pub enum ToRequester {
         prompt_tokens: u32,
         /// Of these, out of a cache.
         cached_tokens: u32,
+        /// How calls are written in the answer's text; none where there were no tools.
+        tool_format: Option<ToolFormat>,
     },
     /// The next tokens.
     Tokens(Vec<Token>),
@@ -107,6 +110,10 @@ pub struct WireRefusal {
     /// When trying again makes sense, if it does.
     pub retry_after_ms: Option<Millis>,
 }
+
+/// An engine that ended is started again, and loads a model of a few gigabytes from memory, within
+/// this.
+const ENGINE_BACK_AFTER: Millis = Millis::from_secs(2);
 
 /// A refusal's sentence fits a line or three; what is longer is cut.
 const REFUSAL_LEN_MAX: usize = 500;
@@ -147,6 +154,8 @@ pub enum WireCode {
     UnknownAdapter,
     /// The prompt cannot be used.
     InvalidPrompt,
+    /// What the answer must look like cannot be understood, or is too much.
+    InvalidConstraint,
     /// Prompt and answer do not fit.
     TooLong,
     /// The node's owner shares no compute.
@@ -161,6 +170,8 @@ pub enum WireCode {
     StorageFailed,
     /// The engine failed.
     EngineFailed,
+    /// The engine is not there just now, and comes back by itself.
+    Unavailable,
     /// The other side broke the protocol.
     ProtocolViolation,
     /// The other side was silent for too long.
@@ -179,9 +190,17 @@ impl From<EngineRefusal> for WireRefusal {
             EngineRefusalCode::UnknownModel => WireCode::UnknownModel,
             EngineRefusalCode::UnknownAdapter => WireCode::UnknownAdapter,
             EngineRefusalCode::InvalidPrompt => WireCode::InvalidPrompt,
+            EngineRefusalCode::InvalidConstraint => WireCode::InvalidConstraint,
             EngineRefusalCode::TooLong => WireCode::TooLong,
             EngineRefusalCode::Unsupported => WireCode::Unsupported,
             EngineRefusalCode::Overloaded => WireCode::Overloaded,
+            EngineRefusalCode::Unavailable => {
+                let retry_after_ms = Some(ENGINE_BACK_AFTER);
+                return Self {
+                    retry_after_ms,
+                    ..Self::new(WireCode::Unavailable, refusal.message)
+                };
+            }
             // The engine's enum may grow; what is not known here is a failure of the engine.
             _ => WireCode::EngineFailed,
         };

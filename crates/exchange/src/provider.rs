@@ -17,6 +17,7 @@
 use commons_port::engine::{Caller, EngineEvent, EngineRefusal, EngineRequest, Priority, Token};
 use commons_port::journal::{Change, Table};
 use commons_record::codec;
+use commons_record::constraint::ToolFormat;
 use commons_record::envelope::{Expect, Unverified, Verified};
 use commons_record::evidence::check_voucher;
 use commons_record::manifest::ModelManifest;
@@ -25,7 +26,8 @@ use commons_record::mesh::Usage;
 use commons_record::order::{Infer, Job, Order, PrivacyClass, Prompt, Requester as Party};
 use commons_record::seed::{SeedMode, SeedTranscript, commit};
 use commons_record::settlement::{
-    EndReason, EngineClass, Meter, PairPosition, Ran, Receipt, Scope, TokenRange, Voucher,
+    EndReason, EngineClass, Meter, PairPosition, Ran, RanAdapter, Receipt, Scope, TokenRange,
+    Voucher,
 };
 use commons_record::{Credits, Hash, Millis, Nonce, PeerId, Salt};
 use serde_bytes::ByteBuf;
@@ -57,6 +59,9 @@ pub struct Served {
     pub manifest: Verified<ModelManifest>,
     /// What computes it.
     pub class: EngineClass,
+    /// How the numbers of the adapter are stored; none if the order names none, or if it is not
+    /// here.
+    pub adapter_format: Option<String>,
 }
 
 /// An order that was checked and may be served.
@@ -76,7 +81,7 @@ pub fn admit(
     standing: &Standing,
     peer: PeerId,
     ask: AskMessage,
-    served: impl Fn(&Hash) -> Option<Served>,
+    served: impl Fn(&Infer) -> Option<Served>,
 ) -> Result<Admitted, WireRefusal> {
     let refuse = |code, sentence: &str| WireRefusal::new(code, sentence);
     let expect = Expect::arriving(standing.mesh(), standing.author.epoch);
@@ -125,9 +130,19 @@ pub fn admit(
         let sentence = "the prompt is not the one that the order commits to";
         return Err(refuse(WireCode::InvalidOrder, sentence));
     }
-    let served = served(&infer.model).ok_or_else(|| {
+    let served = served(infer).ok_or_else(|| {
         refuse(WireCode::UnknownModel, &format!("model {} is not here", infer.model))
     })?;
+    if let Some(adapter) = infer.adapter.filter(|_| served.adapter_format.is_none()) {
+        // Rule E10: never the base in its place.
+        let sentence = format!("adapter {adapter} of model {} is not here", infer.model);
+        return Err(refuse(WireCode::UnknownAdapter, &sentence));
+    }
+    if scope == Scope::Mesh && served.class.is_foreign() {
+        let sentence = "a foreign engine has this model, and nobody could check what it draws: it \
+                        serves its owner alone";
+        return Err(refuse(WireCode::Unsupported, sentence)); // Rule E15.
+    }
     Ok(Admitted { salt: ask.salt, prompt: ask.prompt, scope, served, order })
 }
 
@@ -239,6 +254,7 @@ impl Provider {
             opening: None,
             work: Some(Work {
                 class: admitted.served.class.clone(),
+                adapter_format: admitted.served.adapter_format.clone(),
                 prompt: prompt_hash(&admitted.salt, &[]),
                 seed: None,
             }),
@@ -344,6 +360,8 @@ impl Provider {
             caller: self.caller(),
             input: self.admitted.prompt.input.clone(),
             stop: self.admitted.prompt.stop.clone(),
+            constraint: self.admitted.prompt.constraint.clone(),
+            tools: self.admitted.prompt.tools.clone(),
             sampling: infer.sampling,
             seed,
             prompt_tokens_max: infer.limits.prompt_tokens_max,
@@ -371,8 +389,8 @@ impl Provider {
 
     fn engine(&mut self, now: Millis, event: Option<EngineEvent>) -> Vec<Output> {
         match event {
-            Some(EngineEvent::Prefilled { prompt, cached_tokens }) => {
-                self.prefilled(now, &prompt, cached_tokens)
+            Some(EngineEvent::Prefilled { prompt, cached_tokens, tool_format }) => {
+                self.prefilled(now, &prompt, cached_tokens, tool_format)
             }
             Some(EngineEvent::Token(token)) => self.token(now, token),
             Some(EngineEvent::Finished { reason, text, compute_ms }) => {
@@ -387,7 +405,13 @@ impl Provider {
         }
     }
 
-    fn prefilled(&mut self, now: Millis, prompt: &[u32], cached_tokens: u32) -> Vec<Output> {
+    fn prefilled(
+        &mut self,
+        now: Millis,
+        prompt: &[u32],
+        cached_tokens: u32,
+        tool_format: Option<ToolFormat>,
+    ) -> Vec<Output> {
         // The engine kept the order's bound, so the count fits; a cache cannot hold more.
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let cached_tokens = cached_tokens.min(prompt_tokens);
@@ -395,7 +419,8 @@ impl Provider {
         self.is_prefilled = true;
         self.entry.set_prompt(prompt_hash(&self.admitted.salt, prompt));
         let mut outputs = self.keep_work();
-        outputs.extend(self.send(now, ToRequester::Prefilled { prompt_tokens, cached_tokens }));
+        let prefilled = ToRequester::Prefilled { prompt_tokens, cached_tokens, tool_format };
+        outputs.extend(self.send(now, prefilled));
         outputs
     }
 
@@ -671,7 +696,10 @@ impl Claim<'_> {
             scope: self.entry.scope,
             ran: Ran {
                 model: infer.model,
-                adapter: infer.adapter,
+                adapter: infer.adapter.map(|adapter| RanAdapter {
+                    adapter,
+                    format: work.adapter_format.clone().unwrap_or_default(),
+                }),
                 quantisation: self.manifest.body().quantisation.clone(),
                 engine: work.class.clone(),
             },

@@ -15,6 +15,7 @@
 
 use commons_port::engine::Token;
 use commons_port::journal::Change;
+use commons_record::constraint::ToolFormat;
 use commons_record::envelope::{Expect, Unverified, Verified};
 use commons_record::evidence::{amount_due, check_receipt};
 use commons_record::manifest::ModelManifest;
@@ -121,7 +122,12 @@ pub enum Event {
     /// The order was accepted.
     Accepted,
     /// The prompt was read.
-    Prefilled(Usage),
+    Prefilled {
+        /// Its size, and how much of it was cached.
+        usage: Usage,
+        /// How calls are written in the answer's text; none where there were no tools.
+        tool_format: Option<ToolFormat>,
+    },
     /// The next token.
     Token(Token),
     /// The provider is at work.
@@ -324,9 +330,10 @@ impl Requester {
             (State::Asked, ToRequester::Refused(refusal)) => {
                 self.over(Event::Failed(refusal.bounded()))
             }
-            (State::Accepted, ToRequester::Prefilled { prompt_tokens, cached_tokens }) => {
-                self.prefilled(prompt_tokens, cached_tokens)
-            }
+            (
+                State::Accepted,
+                ToRequester::Prefilled { prompt_tokens, cached_tokens, tool_format },
+            ) => self.prefilled(prompt_tokens, cached_tokens, tool_format),
             (State::Streaming, ToRequester::Tokens(tokens)) => self.received(tokens),
             (State::Accepted | State::Streaming, ToRequester::Heartbeat) => {
                 vec![Output::Event(Event::Heartbeat)]
@@ -379,14 +386,19 @@ impl Requester {
         outputs
     }
 
-    fn prefilled(&mut self, prompt_tokens: u32, cached_tokens: u32) -> Vec<Output> {
+    fn prefilled(
+        &mut self,
+        prompt_tokens: u32,
+        cached_tokens: u32,
+        tool_format: Option<ToolFormat>,
+    ) -> Vec<Output> {
         let Job::Infer(infer) = &self.order.body().job;
         if prompt_tokens > infer.limits.prompt_tokens_max || cached_tokens > prompt_tokens {
             return self.violation("it claims more prompt tokens than the order allows");
         }
         self.state = State::Streaming;
         self.usage = Usage { prompt_tokens, cached_tokens, completion_tokens: 0 };
-        vec![Output::Event(Event::Prefilled(self.usage))]
+        vec![Output::Event(Event::Prefilled { usage: self.usage, tool_format })]
     }
 
     fn received(&mut self, tokens: Vec<Token>) -> Vec<Output> {

@@ -12,6 +12,9 @@
 //! Engine::embed(EmbedRequest) -> EmbeddingVector a text as one vector
 //! ```
 
+use std::path::PathBuf;
+
+use commons_record::constraint::{Constraint, ToolFormat, Tools};
 use commons_record::key::PublicKey;
 use commons_record::order::{PromptInput, Sampling};
 use commons_record::seed::Seed32;
@@ -60,6 +63,67 @@ pub enum ModelKind {
     Encoder,
 }
 
+/// An adapter that an engine has for one of its models. Nothing of it need be in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadedAdapter {
+    /// The hash of its file: what orders name.
+    pub adapter: Hash,
+    /// The model that it changes.
+    pub model: Hash,
+    /// What people name, behind the model's name and a `+`.
+    pub name: String,
+    /// The length in bytes of what was hashed.
+    pub file_size: u64,
+    /// `lora`, `rslora` or `dora`.
+    pub method: String,
+    /// Its largest rank.
+    pub rank: u32,
+    /// How its numbers are stored while they are computed with: `F16`, `Q8_0`.
+    pub format: String,
+}
+
+/// An adapter to take in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddAdapter {
+    /// The model that it changes; none means whichever loaded model it fits, if that is one alone.
+    pub model: Option<Hash>,
+    /// The file or folder, on the engine's machine.
+    pub path: PathBuf,
+    /// What people call it; none means the name of the file or folder.
+    pub name: Option<String>,
+    /// Whether its numbers are rounded to `Q8_0`: half the memory of 16 bits, and another answer.
+    pub is_rounded: bool,
+}
+
+/// Who computes a model, seen from the node that has the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The node itself, from files that it has hashed.
+    Node,
+    /// A foreign engine, which declares what it has.
+    Foreign {
+        /// How far a request travels to it.
+        reach: Reach,
+        /// Which program it is, and where: for people.
+        engine: String,
+    },
+}
+
+/// How far a request travels, the nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// It stays on this machine.
+    Machine,
+    /// It stays on the local network.
+    Lan,
+    /// It may go anywhere.
+    Internet,
+}
+
 /// For whom work is done, and before whom.
 ///
 /// Callers share an engine fairly, and what one caller's prompt left in a cache is found by that
@@ -101,6 +165,10 @@ pub struct EngineRequest {
     pub input: PromptInput,
     /// End before any of these.
     pub stop: Vec<String>,
+    /// What the answer must be.
+    pub constraint: Option<Constraint>,
+    /// The functions that the answer may call.
+    pub tools: Option<Tools>,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// The seed, or none if it will be revealed later.
@@ -141,6 +209,10 @@ pub struct Replay {
     pub sampling: Sampling,
     /// With which seed; none is enough at temperature 0.
     pub seed: Option<Seed32>,
+    /// What the answer had to be.
+    pub constraint: Option<Constraint>,
+    /// The functions that it could call.
+    pub tools: Option<Tools>,
 }
 
 /// What a model thinks of a text.
@@ -213,6 +285,8 @@ pub enum EngineEvent {
         prompt: Vec<u32>,
         /// How many of its tokens came out of a cache.
         cached_tokens: u32,
+        /// How calls are written in the answer's text; none where there were no tools.
+        tool_format: Option<ToolFormat>,
     },
     /// The next token of the answer.
     Token(Token),
@@ -233,14 +307,23 @@ pub enum EngineEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Its id.
+    /// Its id, or [`Token::NO_ID`].
     pub id: u32,
     /// The text that is complete with it: may be empty, and may end earlier tokens' text.
     pub text: String,
-    /// Its log-probability in micro-nats, before sampling changed anything.
+    /// Its log-probability in micro-nats, before sampling changed anything, or
+    /// [`Token::NO_LOGPROB`].
     pub logprob_micro: i32,
     /// The likeliest alternatives, itself included, best first.
     pub top: Vec<Alternative>,
+}
+
+impl Token {
+    /// What stands for an id where a foreign engine tells none. No vocabulary has this many.
+    pub const NO_ID: u32 = u32::MAX;
+
+    /// What stands for a log-probability where a foreign engine tells none.
+    pub const NO_LOGPROB: i32 = i32::MIN;
 }
 
 /// A token that could have stood in another's place.
@@ -287,8 +370,14 @@ pub enum EngineRefusalCode {
     TooLong,
     /// The model does not do that: an encoder continues no text.
     Unsupported,
+    /// The file is no adapter, or not one of this model.
+    InvalidAdapter,
+    /// What the answer must look like cannot be understood, or is too much.
+    InvalidConstraint,
     /// Too many requests are waiting.
     Overloaded,
+    /// The engine is not there just now; it comes back by itself.
+    Unavailable,
     /// The model failed while computing.
     Failed,
 }
@@ -313,8 +402,43 @@ pub trait Engine: Send + Sync {
     /// How busy a model is; none if it is not loaded.
     fn load(&self, model: &Hash) -> Option<EngineLoad>;
 
-    /// Starts a sequence, or refuses at once.
+    /// The adapters that it has, for all its models.
+    fn adapters(&self) -> Vec<LoadedAdapter> {
+        Vec::new()
+    }
+
+    /// An adapter of a model, if it has it.
+    fn adapter(&self, model: &Hash, adapter: &Hash) -> Option<LoadedAdapter> {
+        self.adapters().into_iter().find(|it| it.model == *model && it.adapter == *adapter)
+    }
+
+    /// Takes in an adapter. The same again is the same adapter. An engine that cannot, refuses.
+    fn add_adapter(&self, _add: AddAdapter) -> BoxFuture<'_, Result<LoadedAdapter, EngineRefusal>> {
+        Box::pin(std::future::ready(Err(EngineRefusal::unsupported("takes in no adapters"))))
+    }
+
+    /// Forgets an adapter of a model: what is being computed with it is finished first, and nothing
+    /// new begins.
+    fn remove_adapter(&self, _model: Hash, _adapter: Hash) -> Result<(), EngineRefusal> {
+        Err(EngineRefusal::unsupported("has no adapters"))
+    }
+
+    /// Who computes a model. An engine that computes nothing itself says so for each.
+    fn origin(&self, _model: &Hash) -> Origin {
+        Origin::Node
+    }
+
+    /// Starts a sequence, or refuses at once. An engine that must be asked elsewhere refuses later,
+    /// with [`EngineEvent::Failed`] as the first event: [`Self::begin`] waits for that.
     fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal>;
+
+    /// Starts a sequence, or refuses, once the engine has looked at the request.
+    fn begin(
+        &self,
+        request: EngineRequest,
+    ) -> BoxFuture<'_, Result<Box<dyn Sequence>, EngineRefusal>> {
+        Box::pin(std::future::ready(self.start(request)))
+    }
 
     /// Judges a text. Dropping the future cancels the work. An engine that cannot, refuses.
     fn score(&self, _request: ScoreRequest) -> BoxFuture<'_, Result<Scores, EngineRefusal>> {

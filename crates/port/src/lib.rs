@@ -6,7 +6,7 @@
 //! process and a test can record what was said.
 //!
 //! * [`net`]: streams to peers and gossip;
-//! * [`engine`]: models that continue prompts;
+//! * [`engine`]: models that continue prompts; [`process`]: an engine that is a child process;
 //! * [`journal`]: durable state, committed in batches;
 //! * [`time`]: clocks, randomness and tasks.
 //!
@@ -17,7 +17,9 @@
 pub mod engine;
 pub mod journal;
 pub mod net;
+pub mod process;
 pub mod time;
+pub mod tools;
 
 use std::future::Future;
 use std::pin::Pin;

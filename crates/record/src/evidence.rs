@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 use crate::amount::Credits;
 use crate::codec::{self, DecodeError};
 use crate::envelope::{Expect, Record, Unverified, Verified, VerifyError};
+use crate::hash::Hash;
 use crate::key::{PublicKey, Salt};
 use crate::manifest::ModelManifest;
 use crate::merkle::{Transcript, prompt_hash};
@@ -59,6 +60,13 @@ pub struct Opening {
     pub tokens: Vec<u32>,
 }
 
+/// What an answer is compared by (Rule E16): the same for the same tokens, whoever computed them.
+/// The roots that are signed are salted, so that a receipt alone lets nobody guess a text.
+pub fn output_hash(tokens: &[u32]) -> Hash {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|it| it.to_le_bytes()).collect();
+    Hash::of_fields("commons/output/1", &[&bytes])
+}
+
 /// Why evidence does not hold.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -104,6 +112,8 @@ pub struct Checked {
     pub manifest: Option<Verified<ModelManifest>>,
     /// Whether the tokens were there and led to the signed roots.
     pub is_opened: bool,
+    /// The hash of the answer, if the tokens were there (Rule E16).
+    pub output: Option<Hash>,
 }
 
 impl Checked {
@@ -151,7 +161,8 @@ impl Evidence {
             check_opening(opening, &receipt)?;
         }
         let is_opened = self.opening.is_some();
-        Ok(Checked { genesis, order, voucher, receipt, manifest, is_opened })
+        let output = self.opening.as_ref().map(|it| output_hash(&it.tokens));
+        Ok(Checked { genesis, order, voucher, receipt, manifest, is_opened, output })
     }
 }
 
@@ -207,7 +218,8 @@ pub fn check_receipt(
     let is_local = order.author() == receipt.author();
     let says_local = claim.scope == Scope::Local;
     rule(is_local == says_local, "E12", "the receipt's scope is not what its parties are")?;
-    let ran_as_asked = claim.ran.model == infer.model && claim.ran.adapter == infer.adapter;
+    let adapter = claim.ran.adapter.as_ref().map(|it| it.adapter);
+    let ran_as_asked = claim.ran.model == infer.model && adapter == infer.adapter;
     rule(ran_as_asked, "E10", "what ran is not what was ordered")?;
     // The end and not the count: the limit is on the answer, of which a resume is the rest.
     let within = claim.range.end <= infer.limits.completion_tokens_max;

@@ -22,6 +22,7 @@
 
 pub mod amount;
 pub mod codec;
+pub mod constraint;
 pub mod envelope;
 pub mod evidence;
 pub mod hash;

@@ -30,6 +30,9 @@ const PROTOCOLS_MAX: usize = 64;
 /// Models that one node announces.
 pub const PRESENCE_MODELS_MAX: usize = 64;
 
+/// Adapters that one node announces, for all its models: what fits a message that is gossiped.
+pub const PRESENCE_ADAPTERS_MAX: usize = 64;
+
 /// Addresses that one node announces.
 pub const PRESENCE_ADDRS_MAX: usize = 16;
 
@@ -279,6 +282,18 @@ pub struct PresentModel {
     pub quantisation: String,
     /// Tokens of context that it serves.
     pub context_len: u32,
+    /// Adapters that it serves with it: some of them, where they are many.
+    pub adapters: Vec<PresentAdapter>,
+}
+
+/// An adapter that a node serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresentAdapter {
+    /// The file's hash.
+    pub adapter: Hash,
+    /// What people call it.
+    pub name: String,
 }
 
 /// A machine's own account of itself.
@@ -308,6 +323,11 @@ impl Record for Presence {
         let are_labels =
             self.models.iter().all(|it| is_label(&it.name) && is_label(&it.quantisation));
         InvalidBody::unless(are_labels, "models", "have unprintable names")?;
+        let adapters = || self.models.iter().flat_map(|it| &it.adapters);
+        let are_few = adapters().count() <= PRESENCE_ADAPTERS_MAX;
+        InvalidBody::unless(are_few, "adapters", "are too many")?;
+        let are_labels = adapters().all(|it| is_label(&it.name));
+        InvalidBody::unless(are_labels, "adapters", "have unprintable names")?;
         InvalidBody::unless(is_label(&self.capability.device), "capability", "is unprintable")?;
         InvalidBody::unless(self.lease_ms <= PRESENCE_LEASE_MAX, "lease_ms", "is over ten minutes")
     }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::{Credits, Micro, Millis};
 use crate::codec;
+use crate::constraint::{
+    CALL_ID_LEN_MAX, CALLS_MAX, Constraint, ToolCall, Tools, is_function_name,
+};
 use crate::envelope::{InvalidBody, Record, Signer};
 use crate::hash::Hash;
 use crate::key::{PeerId, PublicKey, RequestId, Salt};
@@ -286,6 +289,10 @@ pub struct Prompt {
     pub input: PromptInput,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
+    /// What the answer must be; none lets it be anything.
+    pub constraint: Option<Constraint>,
+    /// The functions that the answer may call; none where there are none.
+    pub tools: Option<Tools>,
 }
 
 /// What the model is to continue.
@@ -306,8 +313,44 @@ pub enum PromptInput {
 pub struct Message {
     /// `system`, `user`, `assistant`; templates know others.
     pub role: String,
-    /// What was said.
+    /// What was said; empty where a message only calls.
     pub content: String,
+    /// The functions that it calls.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call whose result it is.
+    pub tool_call_id: Option<String>,
+    /// The function whose result it is.
+    pub name: Option<String>,
+}
+
+impl Message {
+    /// A message that is a role and a text.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.content.len() + self.tool_calls.iter().map(ToolCall::size).sum::<usize>()
+    }
+
+    fn check(&self) -> Result<(), InvalidBody> {
+        let is_role = (1..=32).contains(&self.role.len());
+        InvalidBody::unless(is_role, "role", "is empty or over 32 bytes")?;
+        let is_bounded = self.tool_calls.len() <= CALLS_MAX;
+        InvalidBody::unless(is_bounded, "tool_calls", "are over 128")?;
+        self.tool_calls.iter().try_for_each(ToolCall::check)?;
+        let is_id = |id: &String| (1..=CALL_ID_LEN_MAX).contains(&id.len());
+        let is_id = self.tool_call_id.as_ref().is_none_or(is_id);
+        InvalidBody::unless(is_id, "tool_call_id", "is empty or over 128 bytes")?;
+        let is_name = self.name.as_ref().is_none_or(|name| is_function_name(name));
+        InvalidBody::unless(is_name, "name", "is not 1 to 64 of a-zA-Z0-9_-")
+    }
 }
 
 /// The OpenAI API allows four; sixteen leaves room for other dialects.
@@ -325,7 +368,7 @@ pub const PROMPT_SIZE_MAX: usize = 1024 * 1024;
 impl Prompt {
     /// The salted hash that an order holds.
     pub fn commitment(&self, salt: &Salt) -> Hash {
-        Hash::of_fields("commons/prompt/1", &[salt.as_bytes(), &codec::encode(self)])
+        Hash::of_fields("commons/prompt/2", &[salt.as_bytes(), &codec::encode(self)])
     }
 
     /// Checks the bounds, and that there is something to continue.
@@ -333,13 +376,18 @@ impl Prompt {
         InvalidBody::unless(self.stop.len() <= STOP_MAX, "stop", "has over 16 strings")?;
         let are_bounded = self.stop.iter().all(|it| (1..=STOP_LEN_MAX).contains(&it.len()));
         InvalidBody::unless(are_bounded, "stop", "has a string that is empty or over 256 bytes")?;
+        self.constraint.as_ref().map_or(Ok(()), Constraint::check)?;
+        if let Some(tools) = &self.tools {
+            tools.check()?;
+            let is_chat = matches!(self.input, PromptInput::Chat(_));
+            InvalidBody::unless(is_chat, "tools", "need a conversation")?;
+        }
         match &self.input {
             PromptInput::Chat(messages) => {
                 let is_bounded = (1..=MESSAGES_MAX).contains(&messages.len());
                 InvalidBody::unless(is_bounded, "messages", "are none or over 4096")?;
-                let are_roles = messages.iter().all(|it| (1..=32).contains(&it.role.len()));
-                InvalidBody::unless(are_roles, "role", "is empty or over 32 bytes")?;
-                let size = messages.iter().map(|it| it.content.len()).sum::<usize>();
+                messages.iter().try_for_each(Message::check)?;
+                let size = messages.iter().map(Message::size).sum::<usize>();
                 InvalidBody::unless(size > 0, "messages", "are all empty")?;
                 InvalidBody::unless(size <= PROMPT_SIZE_MAX, "messages", "are over 1 MiB")
             }

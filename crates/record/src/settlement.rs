@@ -91,11 +91,22 @@ pub struct Ran {
     /// The base model's file.
     pub model: Hash,
     /// The adapter, if one was applied.
-    pub adapter: Option<Hash>,
+    pub adapter: Option<RanAdapter>,
     /// `Q4_K_M`, `F16`.
     pub quantisation: String,
     /// What computed it.
     pub engine: EngineClass,
+}
+
+/// An adapter that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RanAdapter {
+    /// The hash of its file.
+    pub adapter: Hash,
+    /// How its numbers were stored while they were computed with: `F16`, `Q8_0`. Another form is
+    /// another answer.
+    pub format: String,
 }
 
 /// What computed an answer. Two nodes of one class can be expected to agree closely.
@@ -108,6 +119,17 @@ pub struct EngineClass {
     pub kernels: String,
     /// The engine's version.
     pub version: String,
+}
+
+/// How the kernels of a foreign engine's class begin: `foreign/vllm`.
+pub const FOREIGN_KERNELS: &str = "foreign/";
+
+impl EngineClass {
+    /// Whether a foreign engine computed: the model is what that engine declares, no seed of ours
+    /// drew its tokens, and no two answers can be expected to agree (Rule E15).
+    pub fn is_foreign(&self) -> bool {
+        self.kernels.starts_with(FOREIGN_KERNELS)
+    }
 }
 
 /// A range of an answer's tokens, from `start` up to but without `end`.

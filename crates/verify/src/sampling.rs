@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! raw logits -> logit bias -> repetition -> frequency -> presence      (penalised logits, f32)
+//!            -> what is not allowed becomes minus infinity             (where a constraint is)
 //!            -> top-k -> top-p -> min-p                                (a mask, on logits / T)
 //!            -> argmax over the mask of  logits + T * noise(position, id)
 //! ```
@@ -23,10 +24,14 @@
 //!   penalties count the answer alone, as the `OpenAI` API defines them.
 //! * Temperature 0 is the argmax of the penalised logits: no mask can exclude it, no noise is
 //!   drawn, and a seed is not needed.
+//! * A token that is not [`Allowed`] is as impossible as one whose logit is minus infinity: no
+//!   bias brings it back, and top-k, top-p and min-p choose among the others. Reported
+//!   log-probabilities are those of the raw logits all the same.
 //!
 //! Not here: where the seed comes from (`commons_record::seed`), what a margin means for a
 //! provider's standing (audits), stop strings (the engine).
 
+mod allowed;
 mod mask;
 mod noise;
 mod penalty;
@@ -38,6 +43,7 @@ use commons_record::envelope::InvalidBody;
 use commons_record::order::{Sampling, TOP_LOGPROBS_MAX};
 use commons_record::seed::Seed32;
 
+pub use self::allowed::Allowed;
 use self::mask::{Mask, Masks};
 pub use self::noise::noise;
 use self::noise::{NOISE_MAX, NoiseStream, noise_bound, noise_of_word};
@@ -118,6 +124,9 @@ pub enum SampleError {
     #[error("every logit is minus infinity: no token is possible")]
     NothingPossible,
 
+    #[error("no token that is allowed is possible")]
+    NothingAllowed,
+
     #[error("the logit bias names token {token}, but the vocabulary ends before {count}")]
     UnknownBiasToken { token: u32, count: usize },
 }
@@ -188,7 +197,17 @@ impl Sampler {
     /// The position is the token's index in the answer, from 0, counted through resumes. A
     /// refusal leaves the sampler as it was.
     pub fn sample(&mut self, position: u64, logits: &[f32]) -> Result<Drawn, SampleError> {
-        let raw = self.prepare(logits)?;
+        self.sample_within(position, logits, None)
+    }
+
+    /// Draws as [`Self::sample`] does, and no other token than these.
+    pub fn sample_within(
+        &mut self,
+        position: u64,
+        logits: &[f32],
+        allowed: Option<Allowed<'_>>,
+    ) -> Result<Drawn, SampleError> {
+        let raw = self.prepare(logits, allowed)?;
         let (mask, top) = (self.mask(), raw.top(logits, self.top_count));
         let (id, _) = self.best(position, &mask);
         self.penalties.observe(id);
@@ -199,7 +218,7 @@ impl Sampler {
     /// will draw from other logits. It costs a pass over the vocabulary less.
     pub fn pick(&mut self, position: u64, logits: &[f32]) -> Result<u32, SampleError> {
         check(logits)?;
-        self.penalise(logits)?;
+        self.penalise(logits, None)?;
         let (id, _) = self.best(position, &self.mask());
         self.penalties.observe(id);
         Ok(id)
@@ -223,7 +242,18 @@ impl Sampler {
         logits: &[f32],
         token: u32,
     ) -> Result<(Replayed, Vec<(u32, i32)>), SampleError> {
-        let raw = self.prepare(logits)?;
+        self.judge_within(position, logits, token, None)
+    }
+
+    /// As [`Self::judge`], of a token that was drawn among these: any other has an infinite margin.
+    pub fn judge_within(
+        &mut self,
+        position: u64,
+        logits: &[f32],
+        token: u32,
+        allowed: Option<Allowed<'_>>,
+    ) -> Result<(Replayed, Vec<(u32, i32)>), SampleError> {
+        let raw = self.prepare(logits, allowed)?;
         let mask = self.mask();
         let (predicted, best) = self.best(position, &mask);
         let margin = self.perturbed(position, &mask, token).map_or(f64::INFINITY, |z| best - z);
@@ -234,18 +264,31 @@ impl Sampler {
     }
 
     /// Checks the logits and writes their penalised form to `self.penalised`.
-    fn prepare(&mut self, logits: &[f32]) -> Result<Raw, SampleError> {
+    fn prepare(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<Allowed<'_>>,
+    ) -> Result<Raw, SampleError> {
         let raw = Raw::new(logits)?;
-        self.penalise(logits)?;
+        self.penalise(logits, allowed)?;
         Ok(raw)
     }
 
-    fn penalise(&mut self, logits: &[f32]) -> Result<(), SampleError> {
+    fn penalise(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<Allowed<'_>>,
+    ) -> Result<(), SampleError> {
         self.check_vocabulary(logits.len())?;
         self.penalised.clear();
         self.penalised.extend_from_slice(logits);
         self.penalties.apply(&mut self.penalised);
-        Ok(())
+        match allowed {
+            Some(allowed) if !allowed.apply(&mut self.penalised) => {
+                Err(SampleError::NothingAllowed)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn mask(&self) -> Mask {

@@ -2,12 +2,13 @@
 
 use commons_exchange::Standing;
 use commons_exchange::message::{AskMessage, WireCode, WireRefusal};
-use commons_exchange::provider::{self, Admitted};
+use commons_exchange::provider::{self, Admitted, Served};
 use commons_port::engine::EngineRefusalCode;
+use commons_record::constraint::Constraint;
 use commons_record::envelope::Author;
 use commons_record::mesh::Membership;
 use commons_record::order::{
-    Job, Message, Order, PrivacyClass, Prompt, PromptInput, Requester, Resume,
+    Infer, Job, Message, Order, PrivacyClass, Prompt, PromptInput, Requester, Resume,
 };
 use commons_record::seed::SeedTranscript;
 use commons_record::{Credits, Epoch, Hash, PeerId, Salt};
@@ -28,6 +29,8 @@ struct Case {
     salt: Salt,
     prompt: Prompt,
     is_served: bool,
+    /// Whether a foreign engine has the model.
+    is_foreign: bool,
     /// What happens to the order's bytes on the way.
     garble: fn(Vec<u8>) -> Vec<u8>,
 }
@@ -43,6 +46,7 @@ fn honest() -> Case {
         salt: sample::SALT,
         prompt: sample::prompt(),
         is_served: true,
+        is_foreign: false,
         garble: |bytes| bytes,
     }
 }
@@ -55,8 +59,15 @@ fn admit(case: Case) -> Result<Admitted, WireRefusal> {
         salt: case.salt,
         prompt: case.prompt,
     };
-    let served = sample::served_by(&case.standing.author);
-    let served = |model: &Hash| (case.is_served && *model == sample::MODEL).then(|| served.clone());
+    let mut served = sample::served_by(&case.standing.author);
+    if case.is_foreign {
+        "foreign/vllm".clone_into(&mut served.class.kernels);
+    }
+    let is_it = |infer: &Infer| case.is_served && infer.model == sample::MODEL;
+    let served = |infer: &Infer| {
+        let format = infer.adapter.filter(|it| *it == sample::ADAPTER).map(|_| "F16".to_owned());
+        is_it(infer).then(|| Served { adapter_format: format, ..served.clone() })
+    };
     provider::admit(&case.standing, case.peer, ask, served)
 }
 
@@ -115,6 +126,7 @@ fn an_order_that_is_not_valid_is_refused() {
     });
     check("another prompt than it commits to", code, |case| {
         case.prompt.input = PromptInput::Text("something else".into());
+        case.prompt.tools = None;
     });
     check("another salt", code, |case| case.salt = Salt::from_bytes([1; 32]));
 }
@@ -193,10 +205,11 @@ fn an_order_that_cannot_be_served_here_is_refused_by_its_reason() {
     });
     check("an empty prompt", WireCode::InvalidPrompt, |case| {
         case.prompt.input = PromptInput::Text(String::new());
+        case.prompt.tools = None;
         recommit(case);
     });
     check("a prompt of too much", WireCode::InvalidPrompt, |case| {
-        let message = Message { role: "user".into(), content: String::new() };
+        let message = Message::new("user", String::new());
         case.prompt.input = PromptInput::Chat(vec![message; 4097]);
         recommit(case);
     });
@@ -204,10 +217,46 @@ fn an_order_that_cannot_be_served_here_is_refused_by_its_reason() {
         case.prompt.stop = vec!["x".into(); 17];
         recommit(case);
     });
+    check("a form without a source", WireCode::InvalidPrompt, |case| {
+        case.prompt.constraint = Some(Constraint::Regex(String::new()));
+        recommit(case);
+    });
+    check("a form that the order does not commit to", WireCode::InvalidOrder, |case| {
+        case.prompt.constraint = Some(Constraint::JsonObject);
+    });
     check("another model", WireCode::UnknownModel, |case| {
         infer(&mut case.order).model = Hash::from_bytes([9; 32]);
     });
     check("a model that went away", WireCode::UnknownModel, |case| case.is_served = false);
+}
+
+/// Rule E10: what is ordered is what runs.
+#[test]
+fn an_adapter_that_is_not_here_is_refused_and_never_the_base() {
+    let with = |adapter: Hash| {
+        move |case: &mut Case| {
+            let Job::Infer(infer) = &mut case.order.job;
+            infer.adapter = Some(adapter);
+        }
+    };
+    let mut case = honest();
+    with(sample::ADAPTER)(&mut case);
+    let admitted = admit(case).expect("it is here");
+    assert_eq!(admitted.served.adapter_format.as_deref(), Some("F16"));
+    check("another adapter", WireCode::UnknownAdapter, with(Hash::of_content(b"another")));
+}
+
+/// Rule E15: nobody could check what it draws. Its own node may ask it.
+#[test]
+fn a_foreign_engine_serves_its_own_node_alone() {
+    check("a foreign engine's model", WireCode::Unsupported, |case| case.is_foreign = true);
+    let mut case = honest();
+    case.is_foreign = true;
+    case.author = case.standing.author.clone();
+    case.peer = case.standing.peer();
+    case.membership = case.standing.membership.clone();
+    case.order.requester = Requester::Node(case.peer);
+    assert!(admit(case).is_ok());
 }
 
 /// Rule E12: with oneself no class is too private.
@@ -228,13 +277,18 @@ fn an_engines_refusal_keeps_its_meaning() {
         (EngineRefusalCode::UnknownModel, WireCode::UnknownModel),
         (EngineRefusalCode::UnknownAdapter, WireCode::UnknownAdapter),
         (EngineRefusalCode::InvalidPrompt, WireCode::InvalidPrompt),
+        (EngineRefusalCode::InvalidConstraint, WireCode::InvalidConstraint),
         (EngineRefusalCode::TooLong, WireCode::TooLong),
         (EngineRefusalCode::Unsupported, WireCode::Unsupported),
         (EngineRefusalCode::Overloaded, WireCode::Overloaded),
+        (EngineRefusalCode::Unavailable, WireCode::Unavailable),
         (EngineRefusalCode::Failed, WireCode::EngineFailed),
     ];
     for (from, to) in codes {
-        assert_eq!(WireRefusal::from(crate::engine::refusal(from)).code, to);
+        let refusal = WireRefusal::from(crate::engine::refusal(from));
+        assert_eq!(refusal.code, to);
+        let comes_back = from == EngineRefusalCode::Unavailable;
+        assert_eq!(refusal.retry_after_ms.is_some(), comes_back, "{from:?}");
     }
 }
 

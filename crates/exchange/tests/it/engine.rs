@@ -69,7 +69,7 @@ impl Engine {
         if !self.is_prefilled {
             self.is_prefilled = true;
             let (prompt, cached_tokens) = (self.script.prompt(), self.script.cached_tokens);
-            let event = EngineEvent::Prefilled { prompt, cached_tokens };
+            let event = EngineEvent::Prefilled { prompt, cached_tokens, tool_format: None };
             return Some(Input::Engine(Some(event)));
         }
         if self.seed.is_none() || self.is_done {

@@ -66,6 +66,7 @@ fn every_code_is_called_as_it_was() {
         WireCode::UnknownModel,
         WireCode::UnknownAdapter,
         WireCode::InvalidPrompt,
+        WireCode::InvalidConstraint,
         WireCode::TooLong,
         WireCode::NotSharing,
         WireCode::PrivacyClass,

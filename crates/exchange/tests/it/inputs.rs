@@ -3,6 +3,7 @@
 use commons_exchange::message::{AskMessage, ToProvider, ToRequester, WireCode, WireRefusal};
 use commons_exchange::{provider, requester};
 use commons_port::engine::{EngineEvent, EngineRefusalCode};
+use commons_record::constraint::ToolFormat;
 use commons_record::mesh::Usage;
 use commons_record::settlement::{EndReason, PairPosition};
 use commons_record::{Credits, Hash, Millis};
@@ -41,7 +42,11 @@ pub(crate) fn messages_to_requester() -> Vec<ToRequester> {
             manifest: ByteBuf::from([4; 4]),
         },
         ToRequester::Refused(refused()),
-        ToRequester::Prefilled { prompt_tokens: 5, cached_tokens: 2 },
+        ToRequester::Prefilled {
+            prompt_tokens: 5,
+            cached_tokens: 2,
+            tool_format: Some(ToolFormat::Hermes),
+        },
         ToRequester::Tokens(vec![sample::token(1)]),
         ToRequester::Heartbeat,
         ToRequester::Finished { reason: EndReason::Stop, text: "!".into(), usage },

@@ -66,7 +66,12 @@ pub(crate) fn provider_entry() -> Entry {
         voucher: None,
         receipt: None,
         opening: None,
-        work: Some(Work { class: served.class, prompt: hash(7), seed: Some(seed) }),
+        work: Some(Work {
+            class: served.class,
+            adapter_format: None,
+            prompt: hash(7),
+            seed: Some(seed),
+        }),
         ..requester_entry()
     }
 }

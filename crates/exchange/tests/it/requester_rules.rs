@@ -7,7 +7,7 @@ use commons_record::envelope::Author;
 use commons_record::manifest::ModelManifest;
 use commons_record::mesh::Usage;
 use commons_record::seed::{SeedTranscript, commit};
-use commons_record::settlement::{EndReason, Receipt, Scope, TokenRange, Voucher};
+use commons_record::settlement::{EndReason, RanAdapter, Receipt, Scope, TokenRange, Voucher};
 use commons_record::{Credits, Hash, Nonce};
 use serde_bytes::ByteBuf;
 
@@ -126,8 +126,11 @@ fn a_manifest_that_is_not_the_providers_own_is_refused() {
 /// Rule E10: within the order's limits.
 #[test]
 fn a_prompt_beyond_the_limits_is_refused() {
-    let prefilled =
-        |prompt_tokens, cached_tokens| ToRequester::Prefilled { prompt_tokens, cached_tokens };
+    let prefilled = |prompt_tokens, cached_tokens| ToRequester::Prefilled {
+        prompt_tokens,
+        cached_tokens,
+        tool_format: None,
+    };
     let messages = vec![
         ("more than the order allows", prefilled(65, 0)),
         ("more from a cache than there is", prefilled(5, 6)),
@@ -203,7 +206,12 @@ fn a_receipt_that_claims_anything_else_is_refused() {
         ("another signer (Rule E7)", receipt(&stranger, |_| {})),
         ("another order (Rule E6)", receipt(&provider, |it| it.order = other)),
         ("another model (Rule E10)", receipt(&provider, |it| it.ran.model = other)),
-        ("an adapter (Rule E10)", receipt(&provider, |it| it.ran.adapter = Some(other))),
+        (
+            "an adapter (Rule E10)",
+            receipt(&provider, |it| {
+                it.ran.adapter = Some(RanAdapter { adapter: other, format: "F16".into() });
+            }),
+        ),
         ("another seed", receipt(&provider, |it| it.seed = Some(other_seed))),
         ("a seed of the other mode (Rule S3)", {
             receipt(&provider, |it| it.seed = Some(SeedTranscript::Client { seed: 1 }))

@@ -6,6 +6,7 @@ use commons_exchange::Standing;
 use commons_exchange::provider::Served;
 use commons_exchange::requester::{Draft, Secrets};
 use commons_port::engine::{Alternative, Token};
+use commons_record::constraint::{Constraint, Function, ToolChoice, Tools};
 use commons_record::envelope::{Author, Certified, Verified};
 use commons_record::manifest::{FileEntry, ModelManifest, Provenance};
 use commons_record::mesh::{Membership, MeshGenesis, NodeCertificate, Policy, Prices};
@@ -22,6 +23,8 @@ pub(crate) const SALT: Salt = Salt::from_bytes([0x5a; 32]);
 pub(crate) const CLIENT_NONCE: Nonce = Nonce::from_bytes([0x44; 32]);
 pub(crate) const PROVIDER_NONCE: Nonce = Nonce::from_bytes([0x45; 32]);
 pub(crate) const MODEL: Hash = Hash::from_bytes([0x33; 32]);
+/// An adapter of it that the provider has.
+pub(crate) const ADAPTER: Hash = Hash::from_bytes([0x35; 32]);
 pub(crate) const CALENDAR: Millis = Millis(1_760_000_000_000);
 
 /// The owner who founded the mesh; the provider is its node.
@@ -137,12 +140,27 @@ pub(crate) fn served_by(author: &Author) -> Served {
         kernels: "candle/tol".into(),
         version: "0.1.0".into(),
     };
-    Served { manifest: author.sign(3, manifest_body()), class }
+    Served { manifest: author.sign(3, manifest_body()), class, adapter_format: None }
 }
 
 pub(crate) fn prompt() -> Prompt {
-    let message = Message { role: "user".into(), content: "Once upon a time".into() };
-    Prompt { input: PromptInput::Chat(vec![message]), stop: vec!["\n\n".into()] }
+    let message = Message::new("user", "Once upon a time");
+    Prompt {
+        input: PromptInput::Chat(vec![message]),
+        stop: vec!["\n\n".into()],
+        constraint: Some(Constraint::JsonSchema(r#"{"type":"object"}"#.into())),
+        tools: Some(Tools {
+            functions: vec![Function {
+                name: "get_weather".into(),
+                description: Some("Says how the weather is".into()),
+                parameters: Some(
+                    r#"{"type":"object","properties":{"city":{"type":"string"}}}"#.into(),
+                ),
+            }],
+            choice: ToolChoice::Auto,
+            is_parallel: true,
+        }),
+    }
 }
 
 /// The question, for `provider`; `None` as seed makes it jointly.

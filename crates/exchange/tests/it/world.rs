@@ -14,7 +14,7 @@ use commons_exchange::provider::{self, Provider};
 use commons_exchange::requester::{self, Clock, Event, Requester};
 use commons_exchange::{SequenceRange, Standing};
 use commons_record::envelope::Verified;
-use commons_record::order::Order;
+use commons_record::order::{Infer, Order};
 use commons_record::settlement::PairPosition;
 use commons_record::{Hash, Millis, PeerId};
 
@@ -293,7 +293,7 @@ impl World {
             (Arrival::Message(ToProvider::Ask(ask)), false) => {
                 assert!(!self.knows_order(), "an order that is known is asked only once here");
                 let served = sample::served_by(&self.server.standing.author);
-                let served = |model: &Hash| (*model == sample::MODEL).then(|| served.clone());
+                let served = |infer: &Infer| (infer.model == sample::MODEL).then(|| served.clone());
                 let standing = self.server.standing.clone();
                 let admitted = provider::admit(&standing, self.requester(), *ask, served);
                 let admitted = admitted.expect("an honest order is admitted");

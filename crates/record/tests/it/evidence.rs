@@ -7,7 +7,9 @@ use commons_record::manifest::ModelManifest;
 use commons_record::mesh::Policy;
 use commons_record::order::{Job, Order};
 use commons_record::seed::{SeedMode, SeedTranscript};
-use commons_record::settlement::{EndReason, PairPosition, Receipt, Scope, TokenRange, Voucher};
+use commons_record::settlement::{
+    EndReason, PairPosition, RanAdapter, Receipt, Scope, TokenRange, Voucher,
+};
 use commons_record::{Author, Credits, Epoch, Hash, Nonce, Record as _, Salt, VerifyError};
 use serde_bytes::ByteBuf;
 
@@ -254,7 +256,8 @@ fn the_next_position_follows_and_adds_up() {
 #[test]
 fn what_ran_is_what_was_ordered() {
     check("E10", "another model", |it| it.receipt.ran.model = hash(1));
-    check("E10", "an adapter that nobody ordered", |it| it.receipt.ran.adapter = Some(hash(1)));
+    let adapter = || RanAdapter { adapter: hash(1), format: "F16".into() };
+    check("E10", "an adapter that nobody ordered", |it| it.receipt.ran.adapter = Some(adapter()));
     check("E10", "the base instead of the adapter", |it| {
         let Job::Infer(infer) = &mut it.order.job;
         infer.adapter = Some(hash(1));

@@ -1,6 +1,9 @@
 //! Orders and prompts: what may be asked, by the numbers.
 
 use commons_record::codec;
+use commons_record::constraint::{
+    CHOICES_MAX, CONSTRAINT_SIZE_MAX, Constraint, Function, ToolCall, ToolChoice, Tools,
+};
 use commons_record::order::{
     COMPLETION_TOKENS_MAX, DEADLINE_MAX, Infer, Job, LOGIT_BIAS_MAX, LogitBias, MESSAGES_MAX,
     Message, Order, PROMPT_SIZE_MAX, PrivacyClass, Prompt, PromptInput, Requester, STOP_LEN_MAX,
@@ -147,10 +150,13 @@ fn privacy_classes_have_names_and_an_order() {
 #[test]
 fn a_prompt_is_bounded_and_not_empty() {
     let check = |what: &str, input: PromptInput, want: Option<&str>| {
-        let found = Prompt { input, stop: Vec::new() }.check().err().map(|it| it.field);
+        let found = Prompt { input, stop: Vec::new(), constraint: None, tools: None }
+            .check()
+            .err()
+            .map(|it| it.field);
         assert_eq!(found, want, "{what}");
     };
-    let message = |role: &str, content: String| Message { role: role.into(), content };
+    let message = |role: &str, content: String| Message::new(role, content);
     let chat = |role: &str, content: &str, count| {
         PromptInput::Chat(vec![message(role, content.into()); count])
     };
@@ -182,17 +188,95 @@ fn a_prompt_is_bounded_and_not_empty() {
     assert!(!stop(vec![String::new()]), "an empty marker ends everything at once");
 }
 
+fn tools(names: &[&str], choice: ToolChoice) -> Tools {
+    let function =
+        |name: &&str| Function { name: (*name).into(), description: None, parameters: None };
+    Tools { functions: names.iter().map(function).collect(), choice, is_parallel: true }
+}
+
+#[test]
+fn forms_functions_and_calls_are_bounded() {
+    let check = |what: &str, prompt: Prompt, want: Option<&str>| {
+        assert_eq!(prompt.check().err().map(|it| it.field), want, "{what}");
+    };
+    let held = |constraint| Prompt { constraint: Some(constraint), ..prompt() };
+    let no_form = Some("constraint");
+    check("an object", held(Constraint::JsonObject), None);
+    check("a schema", held(Constraint::JsonSchema("{}".into())), None);
+    check("no schema", held(Constraint::JsonSchema(String::new())), no_form);
+    let long = "a".repeat(CONSTRAINT_SIZE_MAX + 1);
+    check("a long schema", held(Constraint::JsonSchema(long.clone())), no_form);
+    check("a long expression", held(Constraint::Regex(long.clone())), no_form);
+    check("no choice", held(Constraint::Choice(Vec::new())), no_form);
+    check("choices", held(Constraint::Choice(vec!["a".into(); CHOICES_MAX])), None);
+    check("many choices", held(Constraint::Choice(vec!["a".into(); CHOICES_MAX + 1])), no_form);
+    check("a long choice", held(Constraint::Choice(vec![long.clone()])), no_form);
+
+    let with = |tools| Prompt { tools: Some(tools), ..prompt() };
+    let auto = |names: &[&str]| with(tools(names, ToolChoice::Auto));
+    let named = |name: &str| with(tools(&["f", "g"], ToolChoice::Named(name.into())));
+    check("two functions", auto(&["f", "g-2_X"]), None);
+    check("none", auto(&[]), Some("tools"));
+    check("one twice", auto(&["f", "g", "f"]), Some("tools"));
+    check("a name of two words", auto(&["f g"]), Some("tools"));
+    check("a name of 65 letters", auto(&[&"f".repeat(65)]), Some("tools"));
+    check("129 functions", auto(&["f"; 129]), Some("tools"));
+    check("one by name", named("g"), None);
+    check("another by name", named("h"), Some("tool_choice"));
+    let mut large = tools(&["f"], ToolChoice::Auto);
+    large.functions[0].parameters = Some(long);
+    check("large functions", with(large), Some("tools"));
+    let text = Prompt { input: PromptInput::Text("a".into()), ..auto(&["f"]) };
+    check("functions without a conversation", text, Some("tools"));
+
+    let call = |id: &str, name: &str| ToolCall {
+        id: id.into(),
+        name: name.into(),
+        arguments: "{}".into(),
+    };
+    let said = |message: Message| Prompt { input: PromptInput::Chat(vec![message]), ..prompt() };
+    let calls = |tool_calls| said(Message { tool_calls, ..Message::new("assistant", "") });
+    check("a call and no text", calls(vec![call("c", "f")]), None);
+    check("a call without an id", calls(vec![call("", "f")]), Some("tool_calls"));
+    check("a long id", calls(vec![call(&"c".repeat(129), "f")]), Some("tool_calls"));
+    check("a call without a name", calls(vec![call("c", "")]), Some("tool_calls"));
+    check("129 calls", calls(vec![call("c", "f"); 129]), Some("tool_calls"));
+    let result = |id: &str, name: &str| {
+        let (tool_call_id, name) = (Some(id.to_owned()), Some(name.to_owned()));
+        said(Message { tool_call_id, name, ..Message::new("tool", "a") })
+    };
+    check("a result", result("c", "f"), None);
+    check("a result of nothing", result("", "f"), Some("tool_call_id"));
+    check("a result of no name", result("c", ""), Some("name"));
+}
+
 /// The order says nothing about the text to those who do not know the salt.
 #[test]
 fn a_prompt_is_committed_to_under_a_salt() {
     let commitment = prompt().commitment(&SALT);
     let encoded = codec::encode(&prompt());
-    assert_eq!(commitment, Hash::of_fields("commons/prompt/1", &[SALT.as_bytes(), &encoded]));
+    assert_eq!(commitment, Hash::of_fields("commons/prompt/2", &[SALT.as_bytes(), &encoded]));
     assert_ne!(commitment, prompt().commitment(&Salt::from_bytes([0; 32])));
     let mut other = prompt();
     other.stop.clear();
     assert_ne!(commitment, other.commitment(&SALT));
-    let text = |text: &str| Prompt { input: PromptInput::Text(text.into()), stop: Vec::new() };
-    let tokens = Prompt { input: PromptInput::Tokens(vec![97]), stop: Vec::new() };
+    let held = Prompt { constraint: Some(Constraint::JsonObject), ..prompt() };
+    assert_ne!(commitment, held.commitment(&SALT), "the form of the answer counts");
+    let tools = |choice| Prompt { tools: Some(tools(&["f"], choice)), ..prompt() };
+    let (auto, required) = (tools(ToolChoice::Auto), tools(ToolChoice::Required));
+    assert_ne!(commitment, auto.commitment(&SALT), "so do the functions");
+    assert_ne!(auto.commitment(&SALT), required.commitment(&SALT), "and whether one is called");
+    let text = |text: &str| Prompt {
+        input: PromptInput::Text(text.into()),
+        stop: Vec::new(),
+        constraint: None,
+        tools: None,
+    };
+    let tokens = Prompt {
+        input: PromptInput::Tokens(vec![97]),
+        stop: Vec::new(),
+        constraint: None,
+        tools: None,
+    };
     assert_ne!(text("a").commitment(&SALT), tokens.commitment(&SALT));
 }

@@ -7,7 +7,7 @@ use commons_record::manifest::{FileEntry, ModelManifest, Provenance};
 use commons_record::merkle::{Transcript, prompt_hash};
 use commons_record::mesh::{
     Capability, Invite, JoinRequest, Membership, MeshGenesis, NodeCertificate, PRESENCE_LEASE_MAX,
-    Policy, Presence, PresentModel, Prices, ProtocolTerm, Usage,
+    Policy, Presence, PresentAdapter, PresentModel, Prices, ProtocolTerm, Usage,
 };
 use commons_record::order::{
     AuditConsent, Infer, Job, Limits, LogitBias, Message, Order, Privacy, PrivacyClass, Prompt,
@@ -134,6 +134,7 @@ pub(crate) fn presence() -> Presence {
             name: "stories260K".into(),
             quantisation: "F32".into(),
             context_len: 512,
+            adapters: vec![PresentAdapter { adapter: hash(0x35), name: "poet".into() }],
         }],
         capability: Capability { device: "cpu".into(), threads: 2, memory_mib: 8_192 },
         lease_ms: PRESENCE_LEASE_MAX,
@@ -164,8 +165,13 @@ pub(crate) fn manifest() -> ModelManifest {
 }
 
 pub(crate) fn prompt() -> Prompt {
-    let message = Message { role: "user".into(), content: "Once upon a time".into() };
-    Prompt { input: PromptInput::Chat(vec![message]), stop: vec!["\n\n".into()] }
+    let message = Message::new("user", "Once upon a time");
+    Prompt {
+        input: PromptInput::Chat(vec![message]),
+        stop: vec!["\n\n".into()],
+        constraint: None,
+        tools: None,
+    }
 }
 
 pub(crate) const CLIENT_NONCE: Nonce = Nonce::from_bytes([0x44; 32]);

@@ -510,3 +510,63 @@ fn settings_that_make_no_sampler_are_refused() {
     let many = sampler(&warm("1")).with_top(21);
     assert!(matches!(many, Err(SamplerError::TooManyAlternatives { count: 21 })));
 }
+
+/// The words of a set of ids.
+fn words(ids: &[u32], count: usize) -> Vec<u32> {
+    let mut words = vec![0; count.div_ceil(32)];
+    for &id in ids {
+        words[id as usize / 32] |= 1 << (id % 32);
+    }
+    words
+}
+
+proptest! {
+    /// A constraint is the same as a model that thinks the other tokens impossible, but for what
+    /// is reported of the raw logits.
+    #[test]
+    fn what_is_not_allowed_is_never_drawn_and_changes_nothing_else(
+        logits in vec(-8.0_f32..8.0, 1..200),
+        chosen in vec(any::<prop::sample::Index>(), 1..20),
+        temperature in prop_oneof![Just("0"), Just("0.7"), Just("2")],
+        top_k in 0_u32..40,
+        top_p in prop_oneof![Just("1"), Just("0.5")],
+    ) {
+        let ids: Vec<u32> =
+            chosen.iter().map(|it| u32::try_from(it.index(logits.len())).unwrap()).collect();
+        let words = words(&ids, logits.len());
+        let allowed = Allowed::new(&words);
+        let settings = Sampling { top_k, top_p: micro(top_p), ..warm(temperature) };
+        let cut: Vec<f32> = (0_u32..)
+            .zip(&logits)
+            .map(|(id, &it)| if ids.contains(&id) { it } else { f32::NEG_INFINITY })
+            .collect();
+        let drawn = sampler(&settings).sample_within(3, &logits, Some(allowed)).unwrap();
+        let want = sampler(&settings).sample(3, &cut).unwrap();
+        prop_assert_eq!(drawn.id, want.id);
+        prop_assert!(allowed.contains(drawn.id));
+        let free = sampler(&settings).judge(3, &logits, drawn.id).unwrap().0;
+        prop_assert_eq!(drawn.logprob_micro, free.logprob_micro, "the raw logits'");
+        for token in 0..u32::try_from(logits.len()).unwrap() {
+            let mut judge = sampler(&settings);
+            let (judged, _) = judge.judge_within(3, &logits, token, Some(allowed)).unwrap();
+            prop_assert_eq!(judged.predicted, drawn.id);
+            prop_assert_eq!(judged.margin <= 0.0, token == drawn.id);
+            prop_assert!(allowed.contains(token) || judged.margin.is_infinite());
+        }
+    }
+}
+
+#[test]
+fn a_bias_brings_back_no_token_that_is_not_allowed() {
+    let bias = LogitBias { token: 1, bias: micro("100") };
+    let settings = Sampling { logit_bias: vec![bias], ..Sampling::greedy() };
+    let logits = [0.0, 0.0, 1.0];
+    let within = |words: &[u32]| {
+        let allowed = Some(Allowed::new(words));
+        sampler(&settings).sample_within(0, &logits, allowed).map(|drawn| drawn.id)
+    };
+    assert_eq!(within(&[0b111]), Ok(1));
+    assert_eq!(within(&[0b101]), Ok(2));
+    assert_eq!(within(&[0b000]), Err(SampleError::NothingAllowed));
+    assert_eq!(within(&[]), Err(SampleError::NothingAllowed), "what has no bit is not allowed");
+}

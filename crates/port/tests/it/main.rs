@@ -1,0 +1,3 @@
+//! Formats of the ports that are pinned.
+
+mod process;
