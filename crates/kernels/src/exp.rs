@@ -110,7 +110,7 @@ impl Function for Cap {
 fn polynomial<S: Simd>(simd: S, coefficients: &[f32], xs: S::Lanes) -> S::Lanes {
     let mut sum = simd.splat(coefficients[0]);
     for &coefficient in &coefficients[1..] {
-        sum = simd.add(simd.mul(sum, xs), simd.splat(coefficient));
+        sum = simd.add_product(simd.splat(coefficient), sum, xs);
     }
     sum
 }

@@ -55,6 +55,9 @@ pub(crate) trait Simd: Copy {
     /// Sixteen half-precision numbers, widened exactly.
     fn load_half(self, from: &[u16; LANES]) -> Self::Lanes;
 
+    /// The upper halves of sixteen single-precision numbers (`bfloat16`), widened exactly.
+    fn load_upper(self, from: &[u16; LANES]) -> Self::Lanes;
+
     /// Sixteen small integers, widened exactly.
     fn load_bytes(self, from: &[i8; LANES]) -> Self::Lanes;
 
@@ -69,6 +72,12 @@ pub(crate) trait Simd: Copy {
 
     /// `a * b`
     fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+
+    /// `sum + a * b`, the product rounded before it is added.
+    #[inline(always)]
+    fn add_product(self, sum: Self::Lanes, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        self.add(sum, self.mul(a, b))
+    }
 
     /// `a / b`
     fn div(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
@@ -139,6 +148,20 @@ impl Element for u16 {
     #[inline(always)]
     fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::Lanes {
         simd.load_half(from)
+    }
+}
+
+/// The upper half of a single-precision number: a `bfloat16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Upper(pub(crate) u16);
+
+impl Element for Upper {
+    const ZERO: Self = Self(0);
+
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::Lanes {
+        simd.load_upper(&from.map(|Self(bits)| bits))
     }
 }
 

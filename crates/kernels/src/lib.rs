@@ -5,6 +5,7 @@
 //! * [`isa`]: the instruction sets, and which this machine has;
 //! * [`matrix`]: weights, packed, and their products with
 //! * [`activations`]: rows of numbers in the form that the weights need;
+//! * [`adapt`]: adapters of low rank, many in one batch;
 //! * [`kv`]: pages of keys and values, and [`mod@attend`] over them;
 //! * [`norm`], [`rope`], [`gate`], [`softmax`], [`exp`]: what stands between the products;
 //! * `lanes`: sixteen numbers at once, on every instruction set;
@@ -21,6 +22,7 @@
 //! Not here: threads, models, files (the engine).
 
 pub mod activations;
+pub mod adapt;
 pub mod attend;
 pub mod exp;
 pub mod gate;

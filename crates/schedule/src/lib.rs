@@ -14,6 +14,7 @@
 //! * [`scheduler`]: the machine: [`Scheduler::arrive`], [`Scheduler::plan`], [`Scheduler::done`];
 //! * `fair`: virtual token counters, one per caller;
 //! * `pages`: the pool of key/value pages and the prefix tree over them;
+//! * [`adapters`]: which adapters are in memory, a machine of its own;
 //! * [`draft`]: proposing the next tokens from what was said before;
 //! * `sequence`: one ask on its way.
 //!
@@ -35,6 +36,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adapters;
 pub mod ask;
 pub mod batch;
 pub mod config;
@@ -45,6 +47,10 @@ pub mod scheduler;
 mod sequence;
 mod slab;
 
+pub use adapters::{
+    AdapterCommand, AdapterConfig, AdapterConfigError, AdapterId, AdapterRefusal, AdapterStats,
+    Adapters,
+};
 pub use ask::{
     Ask, CallerId, Drafting, PrefixKey, Priority, Refusal, RefuseCode, SequenceId, Sharing, Work,
 };

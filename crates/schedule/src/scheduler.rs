@@ -169,7 +169,12 @@ impl Scheduler {
         Ok(())
     }
 
-    fn check(&self, ask: &Ask) -> Result<(), Refusal> {
+    /// Whether [`Self::arrive`] would take an ask now.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check(&self, ask: &Ask) -> Result<(), Refusal> {
         let len = ask.prompt.len();
         let output = ask.work.output_len_max();
         match ask.work {

@@ -118,7 +118,7 @@ fn add_block<S: Simd, E: Element, const N: usize, const W: usize>(
         for n in 0..N {
             let coefficient = simd.splat(coefficients[n][index]);
             for w in 0..W {
-                sums[n][w] = simd.add(sums[n][w], simd.mul(coefficient, row[w]));
+                sums[n][w] = simd.add_product(sums[n][w], coefficient, row[w]);
             }
         }
     }

@@ -9,9 +9,10 @@ use std::arch::x86_64::{
     __m128i, __m256, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
     _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
     _mm256_andnot_ps, _mm256_blendv_ps, _mm256_castps_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
-    _mm256_div_ps, _mm256_extractf128_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_or_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_div_ps, _mm256_extractf128_ps, _mm256_loadu_ps,
+    _mm256_max_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps, _mm256_sub_ps,
 };
 
 use super::{Kernel, LANES, Simd};
@@ -105,6 +106,20 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_upper(self, from: &[u16; LANES]) -> Pair {
+        let from = from.as_ptr();
+        // SAFETY: eight and eight of the sixteen numbers are read; no alignment is asked for.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast::<__m128i>()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast::<__m128i>()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn load_bytes(self, from: &[i8; LANES]) -> Pair {
         let from = from.as_ptr();
         // SAFETY: eight and eight of the sixteen numbers are read; no alignment is asked for.
@@ -138,6 +153,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn mul(self, a: Pair, b: Pair) -> Pair {
         both!(_mm256_mul_ps, a, b)
+    }
+
+    /// Rounded once: see `matrix/avx2/free.rs`.
+    #[cfg(free_order)]
+    #[inline(always)]
+    fn add_product(self, sum: Pair, a: Pair, b: Pair) -> Pair {
+        use std::arch::x86_64::_mm256_fmadd_ps as fused;
+        // SAFETY: functions of registers, and a build in free order is for machines that fuse.
+        unsafe { [fused(a[0], b[0], sum[0]), fused(a[1], b[1], sum[1])] }
     }
 
     #[inline(always)]

@@ -15,9 +15,9 @@ use crate::intrinsics::{
     _mm256_extractf128_ps, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_andnot_si512, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps512_ps256,
     _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_loadu_ps, _mm512_mask_blend_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::{Kernel, LANES, Simd};
@@ -75,6 +75,15 @@ impl Simd for Avx512 {
     fn load_half(self, from: &[u16; LANES]) -> __m512 {
         // SAFETY: the sixteen numbers are read; no alignment is asked for.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast::<__m256i>())) }
+    }
+
+    #[inline(always)]
+    fn load_upper(self, from: &[u16; LANES]) -> __m512 {
+        // SAFETY: the sixteen numbers are read; no alignment is asked for.
+        unsafe {
+            let halves = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
     }
 
     #[inline(always)]

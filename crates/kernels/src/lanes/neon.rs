@@ -83,6 +83,17 @@ unsafe fn widen_half(halves: uint16x4_t) -> float32x4_t {
     }
 }
 
+/// Four upper halves of single-precision numbers, widened.
+///
+/// # Safety
+///
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn widen_upper(halves: uint16x4_t) -> float32x4_t {
+    // SAFETY: functions of registers, and the caller vouches for the instruction set.
+    unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves))) }
+}
+
 /// Four short integers, widened.
 ///
 /// # Safety
@@ -184,6 +195,20 @@ impl Simd for Neon {
                 widen_half(vld1_u16(from.add(4))),
                 widen_half(vld1_u16(from.add(8))),
                 widen_half(vld1_u16(from.add(12))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_upper(self, from: &[u16; LANES]) -> Quad {
+        let from = from.as_ptr();
+        // SAFETY: four times four of the sixteen numbers are read; `self` proves NEON.
+        unsafe {
+            [
+                widen_upper(vld1_u16(from)),
+                widen_upper(vld1_u16(from.add(4))),
+                widen_upper(vld1_u16(from.add(8))),
+                widen_upper(vld1_u16(from.add(12))),
             ]
         }
     }

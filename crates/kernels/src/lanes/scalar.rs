@@ -48,6 +48,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn load_upper(self, from: &[u16; LANES]) -> Self::Lanes {
+        each(|i| f32::from_bits(u32::from(from[i]) << 16))
+    }
+
+    #[inline(always)]
     fn load_bytes(self, from: &[i8; LANES]) -> Self::Lanes {
         each(|i| f32::from(from[i]))
     }

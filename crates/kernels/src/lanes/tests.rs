@@ -21,6 +21,7 @@ impl Kernel for Operations {
         let results = [
             simd.splat(self.rows[0][3]),
             simd.load_half(&self.halves),
+            simd.load_upper(&self.halves),
             simd.load_bytes(&self.bytes),
             simd.load_part(&self.rows[0][..5]),
             simd.add(a, b),

@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "calls functions that are compiled for AVX2")]
 
 mod finish;
+#[cfg(free_order)]
+mod free;
 mod packed;
 mod registers;
 mod small;

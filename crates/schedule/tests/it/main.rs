@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
+mod adapters;
 mod behaviours;
 mod drafting;
 mod fairness;

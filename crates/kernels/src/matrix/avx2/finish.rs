@@ -55,11 +55,11 @@ pub(super) fn finish_sums(
     for half in 0..2 {
         let factor = _mm256_mul_ps(scales[half], input);
         let sum = _mm256_cvtepi32_ps(sums[half]);
-        out[half] = _mm256_add_ps(out[half], _mm256_mul_ps(factor, sum));
+        out[half] = add_product(out[half], factor, sum);
         if format.has_minimum() {
             let factor = _mm256_mul_ps(minimums[half], input);
             let offset = _mm256_cvtepi32_ps(offsets[half]);
-            out[half] = _mm256_add_ps(out[half], _mm256_mul_ps(factor, offset));
+            out[half] = add_product(out[half], factor, offset);
         }
     }
 }

@@ -8,6 +8,8 @@
 use std::arch::x86_64::*;
 
 use super::finish::{finish_sums, offsets};
+#[cfg(free_order)]
+use super::free::floats;
 use super::registers::*;
 use crate::activations::SuperBlock;
 use crate::matrix::drive::{Accumulator, Rows};
@@ -424,6 +426,7 @@ pub(super) fn bf16<const ROWS: usize>(
 }
 
 /// Accumulates columns of 16 numbers.
+#[cfg(not(free_order))]
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn floats<const ROWS: usize>(
@@ -437,8 +440,8 @@ pub(super) fn floats<const ROWS: usize>(
         for row in 0..ROWS {
             let number = _mm256_set1_ps(numbers[row][index]);
             for half in 0..2 {
-                let product = _mm256_mul_ps(weights[half], number);
-                accumulators[row][half] = _mm256_add_ps(accumulators[row][half], product);
+                let sum = accumulators[row][half];
+                accumulators[row][half] = add_product(sum, weights[half], number);
             }
         }
     }

@@ -102,6 +102,23 @@ pub(super) fn load_line(line: &Line) -> [__m256; 2] {
     [0, 1].map(|half| _mm256_castsi256_ps(load(line, half)))
 }
 
+/// `sum + a * b`, the product rounded before it is added.
+#[cfg(not(free_order))]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn add_product(sum: __m256, a: __m256, b: __m256) -> __m256 {
+    _mm256_add_ps(sum, _mm256_mul_ps(a, b))
+}
+
+/// `sum + a * b`, rounded once: other bits, in one instruction. See `free.rs`.
+#[cfg(free_order)]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn add_product(sum: __m256, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: a function of registers, and a build in free order is for machines that fuse.
+    unsafe { _mm256_fmadd_ps(a, b, sum) }
+}
+
 /// The accumulators of a tile.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]

@@ -144,8 +144,8 @@ pub(super) fn floats<const ROWS: usize>(
         for row in 0..ROWS {
             let number = _mm256_set1_ps(input[row][column]);
             for half in 0..2 {
-                let product = _mm256_mul_ps(weights[half], number);
-                accumulators[row][half] = _mm256_add_ps(accumulators[row][half], product);
+                let sum = accumulators[row][half];
+                accumulators[row][half] = add_product(sum, weights[half], number);
             }
         }
     }
