@@ -25,6 +25,7 @@
 //! Not here: which rows make a batch (`commons-schedule`), sampling (`commons-verify`), files
 //! (`weights.rs`).
 
+mod adapted;
 mod attention;
 #[cfg(feature = "candle")]
 mod candle;
@@ -46,9 +47,11 @@ pub(crate) use candle::DevicePages;
 pub use load::{LoadOptions, OnPacked};
 pub use transformer::Transformer;
 
+use crate::adapter::{Adapter, Group, Mix};
 use crate::settings::{ModelKind, NormPlaces, Settings};
 use crate::team::Team;
 use crate::weights::{WeightError, Weights};
+use adapted::Site;
 use attention::{Attention, Batch};
 use feed::FeedForward;
 use linear::Linear;
@@ -78,6 +81,9 @@ pub enum ForwardError {
     #[error("the pages are not where the weights are; take those that the model made")]
     Elsewhere,
 
+    #[error("adapters are not computed on this device; load the model on the processor for them")]
+    NoAdapters,
+
     #[error("the device failed to compute; load the model again, or on the processor")]
     Device { source: Box<dyn std::error::Error + Send + Sync> },
 }
@@ -96,6 +102,8 @@ pub struct Segment<'a> {
     pub positions_max: usize,
     /// The rows of how many of its last tokens are wanted.
     pub wanted: usize,
+    /// The adapter that changes the model for it: one that was loaded for this model.
+    pub adapter: Option<&'a Arc<Adapter>>,
 }
 
 /// A model's weights on one machine, ready to compute.
@@ -178,6 +186,11 @@ impl<M: Machine> Network<M> {
         Ok(Self { machine, settings, embedding, layers, norm, output })
     }
 
+    /// Whether rows may have adapters here.
+    fn adapts(&self) -> bool {
+        self.machine.adapts()
+    }
+
     /// How many bytes its weights take in memory: all of them, and on the machine.
     fn size_bytes(&self) -> usize {
         let stacks = self.layers.iter().flat_map(Layer::stacks).chain(self.output.as_deref());
@@ -193,15 +206,22 @@ impl<M: Machine> Network<M> {
         pages: &mut M::Pages,
         segments: &[Segment<'_>],
     ) -> Result<Vec<f32>, ForwardError> {
+        let of_rows = |it: &Segment<'_>| std::iter::repeat_n(it.adapter.cloned(), it.tokens.len());
+        let mix = Arc::new(Mix::new(segments.iter().flat_map(of_rows)));
+        if !self.adapts() && !mix.is_empty() {
+            return Err(ForwardError::NoAdapters);
+        }
         let plan = self.machine.plan(Batch::new(&self.settings, segments))?;
         let rows = self.embedding.rows(team.isa(), &self.settings, segments);
         let mut rows = self.machine.upload(rows, self.settings.width)?;
-        let mut work = Work { machine: &self.machine, team, pages, plan };
+        let mut work = Work { machine: &self.machine, team, pages, plan, mix };
         for (index, layer) in self.layers.iter().enumerate() {
             let norms = &layer.attention_norms;
             let mixed = layer.attention.forward(&mut work, norms, &rows, index)?;
-            rows = close(&mut work, norms, layer.attention.output(), mixed, rows)?;
-            rows = layer.feed_forward.forward(&mut work, &layer.feed_forward_norms, rows)?;
+            let output = layer.attention.output();
+            let last = &Last { stack: output, layer: index, group: Group::Output };
+            rows = close(&mut work, norms, last, mixed, rows)?;
+            rows = layer.feed_forward.forward(&mut work, &layer.feed_forward_norms, rows, index)?;
         }
         self.choose(work.team, segments, rows)
     }
@@ -235,7 +255,7 @@ impl<M: Machine> Network<M> {
             return Ok(Vec::new());
         };
         let rows = self.machine.upload(rows.to_vec(), self.settings.width)?;
-        let input = Input { rows: &rows, norm: None };
+        let input = Input { rows: &rows, norm: None, site: None };
         let logits = self.machine.project(team, output, input, None)?;
         let mut logits = self.machine.download_all(logits)?;
         if let Some(cap) = self.settings.logit_softcap {
@@ -354,17 +374,26 @@ impl<M: Machine> Layer<M> {
     }
 }
 
+/// The last matrix of half a layer, and where it is.
+struct Last<'a, M: Machine> {
+    stack: &'a Arc<M::Stack>,
+    layer: usize,
+    group: Group,
+}
+
 /// The end of half a layer: `inner` through its last matrix, the norm behind it where there is one,
 /// and the sum with what went in.
 fn close<M: Machine>(
     work: &mut Work<'_, M>,
     norms: &Norms<M>,
-    last: &Arc<M::Stack>,
+    last: &Last<'_, M>,
     inner: M::Rows,
     rows: M::Rows,
 ) -> Result<M::Rows, ForwardError> {
     let (machine, team) = (work.machine, &mut *work.team);
-    let input = Input { rows: &inner, norm: None };
+    let site = Site { mix: &work.mix, layer: last.layer, group: last.group };
+    let input = Input { rows: &inner, norm: None, site: Some(site) };
+    let last = last.stack;
     let closed = match &norms.after {
         None => machine.project(team, last, input, Some(&rows))?,
         Some(norm) if norms.is_after_sum => {

@@ -1,6 +1,6 @@
 //! The engine of this process: loaded models behind the port.
 //!
-//! Not here: a child process around it, adapters, foreign engines.
+//! Not here: a child process around it, foreign engines.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,16 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use commons_port::BoxFuture;
 use commons_port::engine::{
-    EmbedRequest, EmbeddingVector, Engine, EngineLoad, EngineRefusal, EngineRefusalCode,
-    EngineRequest, LoadedModel, ScoreRequest, Scores, Sequence,
+    AddAdapter, EmbedRequest, EmbeddingVector, Engine, EngineLoad, EngineRefusal,
+    EngineRefusalCode, EngineRequest, LoadedAdapter, LoadedModel, ScoreRequest, Scores, Sequence,
 };
 use commons_record::Hash;
+use commons_schedule::AdapterStats;
+use futures::channel::oneshot;
 
 use crate::forward::LoadOptions;
 use crate::model::{LoadError, Model};
-use crate::place::Placement;
+use crate::place::{Device, Placement};
 use crate::worker::guesser::Draft;
 use crate::worker::{SpawnError, Worker, WorkerConfig};
 
@@ -51,6 +53,9 @@ pub struct AddOptions {
     pub draft: Option<PathBuf>,
     /// Bytes that its keys and values may take; none means a quarter of what is free.
     pub draft_kv_size_max: Option<u64>,
+    /// Where it is computed, and with it the model that guesses; none means where the engine
+    /// computes all others. The class of its answers follows from it.
+    pub device: Option<Device>,
 }
 
 /// Models that are computed in this process, each by its own thread.
@@ -73,7 +78,8 @@ impl LocalEngine {
 
     /// As [`Self::add`], as told. A model that is loaded already stays as it was loaded.
     pub fn add_with(&self, path: &Path, options: &AddOptions) -> Result<LoadedModel, AddError> {
-        let load = LoadOptions { device: self.config.device, ..LoadOptions::default() };
+        let device = options.device.unwrap_or(self.config.device);
+        let load = LoadOptions { device, ..LoadOptions::default() };
         let model = Model::load_with(path, &load)?;
         let draft = options.draft.as_ref().map(|path| Model::load_with(path, &load)).transpose();
         let draft = draft.map_err(AddError::LoadDraft)?;
@@ -111,6 +117,11 @@ impl LocalEngine {
         Some(self.worker(model)?.placement().clone())
     }
 
+    /// Which adapters of a model are in memory: for measurements; none if it is not loaded.
+    pub fn adapter_stats(&self, model: &Hash) -> Option<AdapterStats> {
+        Some(self.worker(model)?.adapter_stats())
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Hash, Arc<Worker>>> {
         self.workers.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,11 +138,28 @@ impl LocalEngine {
     }
 }
 
-fn refuse_adapter(adapter: Option<&Hash>) -> Result<(), EngineRefusal> {
-    let Some(adapter) = adapter else { return Ok(()) };
-    let code = EngineRefusalCode::UnknownAdapter;
-    let message = format!("adapter {adapter} is not loaded; ask without one, or another node");
-    Err(EngineRefusal { code, message })
+/// Adds an adapter to the one model that it fits.
+fn add_to(workers: &[Arc<Worker>], add: &AddAdapter) -> Result<LoadedAdapter, EngineRefusal> {
+    let refuse = |message| EngineRefusal { code: EngineRefusalCode::InvalidAdapter, message };
+    if let [worker] = workers {
+        return worker.add_adapter(add.clone());
+    }
+    let (mut fitting, mut reasons) = (Vec::new(), Vec::new());
+    for worker in workers {
+        match worker.check_adapter(&add.path) {
+            Ok(()) => fitting.push(worker),
+            Err(reason) => reasons.push(format!("{}: {reason}", worker.facts().name)),
+        }
+    }
+    let names = || fitting.iter().map(|it| it.facts().name.clone()).collect::<Vec<_>>().join(", ");
+    match &*fitting {
+        [] if workers.is_empty() => Err(refuse(
+            "no model is loaded that an adapter could change; load one first".to_owned(),
+        )),
+        [] => Err(refuse(format!("the adapter fits no loaded model; {}", reasons.join("; ")))),
+        [worker] => worker.add_adapter(add.clone()),
+        _ => Err(refuse(format!("the adapter fits several models: {}; name one", names()))),
+    }
 }
 
 impl Engine for LocalEngine {
@@ -143,15 +171,54 @@ impl Engine for LocalEngine {
         Some(self.worker(model)?.load())
     }
 
+    fn adapters(&self) -> Vec<LoadedAdapter> {
+        self.read().values().flat_map(|worker| worker.adapters()).collect()
+    }
+
+    fn adapter(&self, model: &Hash, adapter: &Hash) -> Option<LoadedAdapter> {
+        self.worker(model)?.adapter(adapter)
+    }
+
+    /// Reads the file on a thread of its own: it may take long. Dropping the future does not stop it.
+    fn add_adapter(&self, add: AddAdapter) -> BoxFuture<'_, Result<LoadedAdapter, EngineRefusal>> {
+        let workers = match add.model {
+            Some(model) => self.find(&model).map(|worker| vec![worker]),
+            None => Ok(self.read().values().cloned().collect()),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let started = workers.and_then(|workers| {
+            let add = move || drop(sender.send(add_to(&workers, &add)));
+            let thread = std::thread::Builder::new().name("add adapter".to_owned()).spawn(add);
+            thread.map(drop).map_err(|error| {
+                let message = format!("failed to start a thread: {error}");
+                EngineRefusal { code: EngineRefusalCode::Failed, message }
+            })
+        });
+        Box::pin(async move {
+            started?;
+            receiver.await.unwrap_or_else(|_| {
+                let message = "reading the adapter failed badly: see the log".to_owned();
+                Err(EngineRefusal { code: EngineRefusalCode::Failed, message })
+            })
+        })
+    }
+
+    fn remove_adapter(&self, model: Hash, adapter: Hash) -> Result<(), EngineRefusal> {
+        let worker = self.find(&model)?;
+        if worker.remove_adapter(&adapter) {
+            return Ok(());
+        }
+        let name = &worker.facts().name;
+        let message = format!("adapter {adapter} is not registered for {name}");
+        Err(EngineRefusal { code: EngineRefusalCode::UnknownAdapter, message })
+    }
+
     fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal> {
-        refuse_adapter(request.adapter.as_ref())?;
         self.find(&request.model)?.start(request)
     }
 
     fn score(&self, request: ScoreRequest) -> BoxFuture<'_, Result<Scores, EngineRefusal>> {
-        let started = refuse_adapter(request.adapter.as_ref())
-            .and_then(|()| self.find(&request.model))
-            .and_then(|worker| worker.score(&request));
+        let started = self.find(&request.model).and_then(|worker| worker.score(&request));
         Box::pin(async { started?.await })
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`What::Prefill`] | a prompt, until a token is picked |
 //! | [`What::Decode`] | some rows in one batch, step after step |
+//! | [`What::DecodeJson`] | the same as requests, held to a schema and free in turns |
 //! | [`What::Prefix`] | a prompt that is known but for its end, until a token is picked |
 //! | [`What::Repeat`] | an answer to a prompt that repeats itself, with or without guesses |
 //! | [`What::Load`] | from before the file is opened until a token is picked |
@@ -39,6 +40,8 @@ pub enum What {
     Prefill,
     /// Steps of answers.
     Decode,
+    /// Steps of answers that are held to a schema, and of the same answers free, in turns.
+    DecodeJson,
     /// A prompt whose beginning is in the cache.
     Prefix,
     /// A repetitive answer.
@@ -107,6 +110,9 @@ pub struct Report {
     /// what to compute, on drawing tokens and on telling them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub computed_s: Vec<f64>,
+    /// Seconds of each round of the same answers without a schema.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub free_s: Vec<f64>,
     /// Tokens of one round, all rows together.
     pub tokens_timed: usize,
     /// Bytes that the process held before the model was touched.
@@ -192,8 +198,8 @@ impl Plan {
             return Err(MeasureError::NotServed { what: self.what });
         }
         let before = resident().map_or(0, |(now, _)| now);
-        let is_served = self.through == Through::Scheduler || self.what == What::Repeat;
-        let mut report = if is_served || self.what == What::Prefix {
+        let needs_requests = matches!(self.what, What::Repeat | What::Prefix | What::DecodeJson);
+        let mut report = if self.through == Through::Scheduler || needs_requests {
             served::run(self)?
         } else {
             model::run(self)?
@@ -217,6 +223,7 @@ impl Plan {
             rows: self.rows,
             seconds: Vec::new(),
             computed_s: Vec::new(),
+            free_s: Vec::new(),
             tokens_timed: 0,
             before_bytes: 0,
             peak_bytes: 0,
@@ -233,7 +240,7 @@ impl Plan {
 }
 
 /// The ids of a row's prompt: the same for every engine that is compared.
-fn ids(row: usize, count: usize, vocabulary: usize) -> Vec<u32> {
+pub(crate) fn ids(row: usize, count: usize, vocabulary: usize) -> Vec<u32> {
     let mut state = row as u64 + 1;
     let vocabulary = vocabulary.max(1) as u64;
     let mut next = || {

@@ -8,11 +8,15 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use commons_port::engine::{LoadedModel, ModelKind as PortKind};
 use commons_record::settlement::EngineClass;
 
+use crate::adapter::Shelf;
+use crate::cache::KvFormat;
 use crate::forward::{LoadOptions, Transformer};
+use crate::grammar::{GrammarError, Grammars};
 use crate::place::{self, DeviceError, Place, Placement};
 use crate::room::{self, Room, RoomError};
 use crate::settings::ModelKind;
@@ -49,6 +53,9 @@ pub struct Model {
     tokenizer: Tokenizer,
     /// A bad template spoils conversations, and nothing else.
     template: Result<Template, TemplateError>,
+    adapters: Shelf,
+    /// Made when somebody first asks for an answer of a certain form.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
 impl fmt::Debug for Model {
@@ -116,7 +123,9 @@ impl Model {
                 ModelKind::Encoder => PortKind::Encoder,
             },
         };
-        Ok(Self { facts, placement, transformer, tokenizer, template })
+        let adapters = Shelf::new(facts.model, weights);
+        let grammars = OnceLock::new();
+        Ok(Self { facts, placement, transformer, tokenizer, template, adapters, grammars })
     }
 
     /// What there is to know about it.
@@ -134,6 +143,16 @@ impl Model {
         &self.transformer
     }
 
+    /// The adapters that are registered for it.
+    pub fn adapters(&self) -> &Shelf {
+        &self.adapters
+    }
+
+    /// What it needs to keep answers to a form. The first call reads the vocabulary.
+    pub fn grammars(&self) -> Result<&Grammars, &GrammarError> {
+        self.grammars.get_or_init(|| Grammars::new(&self.tokenizer)).as_ref()
+    }
+
     /// The vocabulary.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
@@ -143,6 +162,19 @@ impl Model {
     pub fn template(&self) -> Result<&Template, &TemplateError> {
         self.template.as_ref()
     }
+}
+
+/// A class whose keys and values are stored so. Another form gives other results, so it is another
+/// class; the usual one, 16 bits, goes without saying.
+pub(crate) fn class_with(class: &EngineClass, kv_format: KvFormat) -> EngineClass {
+    let kept = match kv_format {
+        // A device claims a tolerance, and stores them as it can.
+        _ if *class != engine_class() => "",
+        KvFormat::F16 => "",
+        KvFormat::F32 => "+kv-f32",
+        KvFormat::Q8 => "+kv-q8",
+    };
+    EngineClass { kernels: format!("{}{kept}", class.kernels), ..class.clone() }
 }
 
 /// What this build computes with on the processor: kernels whose bits depend on no machine. The

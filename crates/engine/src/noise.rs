@@ -5,8 +5,11 @@
 //! writes it gets the same bytes and the same hash. [`mod@bench`] writes larger ones of the same kind,
 //! in the shapes and stored forms of models that people run.
 //!
+//! [`adapter`] writes adapters for either.
+//!
 //! Not here: any claim that the text means something. `general.name` says that it does not.
 
+pub mod adapter;
 pub mod bench;
 mod blocks;
 mod mix;

@@ -3,7 +3,7 @@
 //! Not here: the pages themselves (`cache.rs`) and who gets them (`commons-schedule`).
 
 use commons_kernels::kv::KvError;
-use commons_schedule::{Caching, Config, ConfigError};
+use commons_schedule::{AdapterConfig, Caching, Config, ConfigError};
 
 use crate::cache::PAGE_LEN;
 use crate::forward::Transformer;
@@ -22,8 +22,23 @@ const COPY_LEN_MIN: u32 = 8;
 /// Guessed tokens in a batch: beyond, a batch costs by the token and not by the weights.
 const DRAFT_TOKENS_MAX: u32 = 16;
 
+/// Adapters in memory; their bytes are the real limit.
+const ADAPTERS_MAX: u32 = 1024;
+
+/// Adapters that wait for the disk while another is read.
+const LOADS_MAX: u32 = 2;
+
+/// Adapters that may take another's place before anybody uses them: a disk is busy with less.
+const ADAPTERS_AHEAD_MAX: u32 = 4;
+
+/// Rows that start before adapters in memory make way for one that waits.
+const ADAPTER_PATIENCE: u32 = 8;
+
 /// Steps after which work of a lower priority gets its turn: seconds, on any machine.
 const AGE_STEPS_MAX: u32 = 64;
+
+/// Room for adapters where nobody tells how much memory is free.
+const ADAPTER_ROOM_UNKNOWN: u64 = 256 << 20;
 
 /// Why there is no room for a model.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +129,21 @@ impl Room {
             age_steps_max: AGE_STEPS_MAX,
         };
         Ok(Self { config, context_len })
+    }
+
+    /// The limits of adapters in memory.
+    pub fn adapters(config: &WorkerConfig) -> AdapterConfig {
+        // An eighth: keys and values may have taken half.
+        let free = available_memory().map_or(ADAPTER_ROOM_UNKNOWN, |available| available / 8);
+        let queue_len_max = config.queue_len_max.max(1);
+        AdapterConfig {
+            room_bytes: config.adapter_size_max.unwrap_or(free),
+            resident_max: ADAPTERS_MAX,
+            loads_max: LOADS_MAX,
+            ahead_max: ADAPTERS_AHEAD_MAX,
+            waiting_max: u32::try_from(queue_len_max).unwrap_or(u32::MAX),
+            patience: ADAPTER_PATIENCE,
+        }
     }
 
     /// The limits of the scheduler.

@@ -17,6 +17,7 @@
 //! * Each tile is written by one thread, once.
 //! * [`Team::run`] returns when all tiles are written, and no thread writes after that.
 //! * Helpers spin for some ten microseconds, then sleep: an idle team costs nothing.
+//! * A helper that takes no part ([`Team::take_part`]) sleeps until it does: its core is free.
 //! * A panic in a job reaches the caller of [`Team::run`].
 //!
 //! JUSTIFICATION: tiles of one matrix are written in place by several threads. The safe form, a
@@ -72,6 +73,8 @@ const DONE: u8 = 2;
 pub struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    /// How many threads take part in the next job, the caller among them.
+    members: usize,
     isa: Isa,
     scratch: Scratch,
     /// Buffers of earlier outputs.
@@ -92,6 +95,8 @@ struct Scratch {
 struct Shared {
     board: Mutex<Board>,
     bell: Condvar,
+    /// Wakes those who took no part in the jobs before.
+    rest_bell: Condvar,
     /// A copy of the board's number that can be watched without the lock.
     posted: AtomicU64,
     is_closed: AtomicBool,
@@ -103,9 +108,15 @@ struct Shared {
 struct Board {
     job: Option<Arc<Job>>,
     sleepers: usize,
+    /// Threads that took part in the last job.
+    members: usize,
+    /// Helpers that took no part in it, and sleep until they do.
+    resting: usize,
 }
 
 struct Job {
+    /// Threads of a lower number than this take part; the caller has number 0.
+    members: usize,
     work: Work,
     tiles: Tiles,
     next: AtomicUsize,
@@ -137,6 +148,7 @@ impl Team {
         let mut team = Self {
             shared,
             helpers: Vec::new(),
+            members: threads.max(1),
             isa,
             scratch: Scratch::default(),
             spare: Vec::new(),
@@ -145,14 +157,19 @@ impl Team {
         for index in 1..threads.max(1) {
             let shared = Arc::clone(&team.shared);
             let helper = std::thread::Builder::new().name(format!("engine helper {index}"));
-            team.helpers.push(helper.spawn(move || help(&shared))?);
+            team.helpers.push(helper.spawn(move || help(&shared, index))?);
         }
         Ok(team)
     }
 
     /// How many threads compute.
     pub fn threads(&self) -> usize {
-        self.helpers.len() + 1
+        self.members
+    }
+
+    /// From now on so many threads compute, of those that there are. What they compute is the same.
+    pub fn take_part(&mut self, members: usize) {
+        self.members = members.clamp(1, self.helpers.len() + 1);
     }
 
     /// What they compute with.
@@ -179,8 +196,8 @@ impl Team {
         work: impl Fn(&Tile, &mut [f32], &mut Bench) + Send + Sync + 'static,
     ) -> Vec<f32> {
         let output = self.buffer(tiles.value_count());
-        let job = Arc::new(Job::new(tiles, output, Box::new(work)));
-        let is_shared = job.states.len() > 1 && !self.helpers.is_empty();
+        let job = Arc::new(Job::new(self.members, tiles, (output, Box::new(work))));
+        let is_shared = job.states.len() > 1 && self.members > 1;
         if is_shared {
             self.shared.post(Arc::clone(&job));
         }
@@ -225,6 +242,7 @@ impl Drop for Team {
         self.shared.posted.fetch_add(1, Ordering::SeqCst);
         drop(self.shared.lock());
         self.shared.bell.notify_all();
+        self.shared.rest_bell.notify_all();
         for helper in self.helpers.drain(..) {
             // A panic in it was reported by the job in which it happened.
             let _ = helper.join();
@@ -240,6 +258,9 @@ impl Shared {
 
     fn post(&self, job: Arc<Job>) {
         let mut board = self.lock();
+        // Who rests was left out of the job before: a smaller job needs none of them either.
+        let wakes = board.resting > 0 && job.members > board.members;
+        board.members = job.members;
         board.job = Some(job);
         self.posted.fetch_add(1, Ordering::SeqCst);
         let sleepers = board.sleepers;
@@ -247,14 +268,18 @@ impl Shared {
         if sleepers > 0 {
             self.bell.notify_all();
         }
+        if wakes {
+            self.rest_bell.notify_all();
+        }
     }
 
     fn clear(&self) {
         self.lock().job = None;
     }
 
-    /// The job behind those that `seen` counts. `None` if the team is dissolved.
-    fn next(&self, seen: &mut u64) -> Option<Arc<Job>> {
+    /// The job behind those that `seen` counts, for the helper of this number. `None` if the team
+    /// is dissolved.
+    fn next(&self, seen: &mut u64, index: usize) -> Option<Arc<Job>> {
         loop {
             let mut spins = 0;
             while self.posted.load(Ordering::SeqCst) == *seen && spins < SPINS {
@@ -266,6 +291,11 @@ impl Shared {
                 board.sleepers += 1;
                 board = self.bell.wait(board).unwrap_or_else(PoisonError::into_inner);
                 board.sleepers -= 1;
+            }
+            while index >= board.members && !self.is_closed.load(Ordering::SeqCst) {
+                board.resting += 1;
+                board = self.rest_bell.wait(board).unwrap_or_else(PoisonError::into_inner);
+                board.resting -= 1;
             }
             *seen = self.posted.load(Ordering::SeqCst);
             if self.is_closed.load(Ordering::SeqCst) {
@@ -279,9 +309,10 @@ impl Shared {
 }
 
 impl Job {
-    fn new(tiles: Tiles, output: Vec<f32>, work: Work) -> Self {
+    fn new(members: usize, tiles: Tiles, (output, work): (Vec<f32>, Work)) -> Self {
         let count = tiles.len();
         Self {
+            members,
             work,
             tiles,
             next: AtomicUsize::new(0),
@@ -359,10 +390,10 @@ impl Job {
 }
 
 /// What a helper does until the team is dissolved.
-fn help(shared: &Shared) {
+fn help(shared: &Shared, index: usize) {
     shared.helpers.register();
     let (mut seen, mut scratch) = (0, Scratch::default());
-    while let Some(job) = shared.next(&mut seen) {
+    while let Some(job) = shared.next(&mut seen, index) {
         let all = AssertUnwindSafe(|| {
             while let Some(index) = job.claim() {
                 job.compute(index, &mut scratch);

@@ -24,11 +24,13 @@
 mod conversation;
 mod python;
 mod source;
+mod tools;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 
+use commons_record::constraint::{ToolFormat, Tools};
 use commons_record::order::Message;
 use minijinja::{Environment, Error, ErrorKind};
 
@@ -92,6 +94,9 @@ pub enum TemplateError {
     #[error("the conversation is not JSON of at most {limit} bytes", limit = conversation::JSON_SIZE_MAX)]
     Json { source: Option<Box<serde_json::Error>> },
 
+    #[error("the {what} of {name:?} is no JSON object: {cause}")]
+    NoObject { what: &'static str, name: String, cause: String },
+
     #[error("the model's chat template refuses this conversation: {message}")]
     Refused { message: String },
 
@@ -113,6 +118,9 @@ pub enum TemplateError {
 pub struct Template {
     /// The templates by name; none where the model has no template.
     environment: Option<Environment<'static>>,
+    /// How calls are written by the template that is used where there are tools.
+    tool_format: Option<ToolFormat>,
+    mentions_tools: bool,
 }
 
 impl Template {
@@ -138,7 +146,7 @@ impl Template {
 
     fn from_sources(sources: Vec<(String, String)>) -> Result<Self, TemplateError> {
         if sources.is_empty() {
-            return Ok(Self { environment: None });
+            return Ok(Self { environment: None, tool_format: None, mentions_tools: false });
         }
         if sources.len() > TEMPLATES_MAX {
             return Err(TemplateError::SourceCount { count: sources.len() });
@@ -152,6 +160,10 @@ impl Template {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.add_function("raise_exception", raise_exception);
         python::install(&mut environment);
+        let named = |name: &str| sources.iter().find(|it| it.0 == name).map(|it| &it.1);
+        let source = named(TOOL_USE).or_else(|| named(DEFAULT));
+        let mentions_tools = source.is_some_and(|source| source.contains("tools"));
+        let tool_format = source.and_then(|source| tools::format_of(source));
         for (name, source) in sources {
             if source.len() > SOURCE_SIZE_MAX {
                 return Err(TemplateError::SourceSize { size: source.len() });
@@ -160,7 +172,7 @@ impl Template {
                 .add_template_owned(name, source::without_generation(&source))
                 .map_err(|source| TemplateError::Syntax { source: Box::new(source) })?;
         }
-        Ok(Self { environment: Some(environment) })
+        Ok(Self { environment: Some(environment), tool_format, mentions_tools })
     }
 
     /// The names of the templates, in order; the one that is used without asking is `default`.
@@ -170,14 +182,37 @@ impl Template {
         names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The token ids of a conversation of plain messages, up to where the answer begins.
+    /// How calls are written by this model, if it has a way that is known here.
+    pub fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_format
+    }
+
+    /// Whether the template has words for tools, known here or not.
+    pub(crate) fn mentions_tools(&self) -> bool {
+        self.mentions_tools
+    }
+
+    /// The token ids of a conversation of messages, up to where the answer begins.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
     ) -> Result<Vec<u32>, TemplateError> {
-        let messages = Json::of_messages(messages);
+        let messages = Json::of_messages(messages, self.tool_format)?;
         self.encode_conversation(tokenizer, &Conversation::new(&messages))
+    }
+
+    /// The same, with functions that the answer may call.
+    pub fn encode_with_tools(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &Tools,
+    ) -> Result<Vec<u32>, TemplateError> {
+        let messages = Json::of_messages(messages, self.tool_format)?;
+        let tools = Json::of_tools(tools)?;
+        let conversation = Conversation { tools: Some(&tools), ..Conversation::new(&messages) };
+        self.encode_conversation(tokenizer, &conversation)
     }
 
     /// The token ids of a conversation, up to where the answer begins.

@@ -199,6 +199,25 @@ impl Tokenizer {
         &self.ends
     }
 
+    /// The control token with this text.
+    pub(crate) fn control(&self, text: &str) -> Option<u32> {
+        let mut all = self.vocabulary.of_kind(TokenKind::Control);
+        all.find(|(_, it)| *it == text).map(|(id, _)| id)
+    }
+
+    /// How a template writes a control token; empty for any other.
+    pub(crate) fn control_text(&self, id: u32) -> &str {
+        match self.vocabulary.used(id) {
+            Some((true, text)) => text,
+            Some((false, _)) | None => "",
+        }
+    }
+
+    /// Whether the vocabulary says that an id stands for nothing.
+    pub(crate) fn is_unused(&self, id: u32) -> bool {
+        self.vocabulary.used(id).is_none()
+    }
+
     /// The token that opens a text, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos

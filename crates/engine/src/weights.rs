@@ -22,14 +22,14 @@
 //! Not here: how matrices are packed for arithmetic, and which of them a forward pass needs.
 
 mod error;
-mod file;
+pub(crate) mod file;
 mod finite;
 mod folder;
 mod fused;
 mod gguf;
 mod identity;
-mod names;
-mod safetensors;
+pub(crate) mod names;
+pub(crate) mod safetensors;
 
 #[cfg(test)]
 mod tests;
@@ -47,13 +47,17 @@ use file::SourceFile;
 
 pub use error::WeightError;
 pub use finite::check_finite;
+pub(crate) use finite::widen;
 pub use folder::{CONFIG_NAME, Folder};
+pub(crate) use gguf::read_header;
 pub use identity::Identity;
+pub(crate) use identity::content as content_hash;
 
 /// Weights that lie in files and can be read.
 #[derive(Debug)]
 pub struct Weights {
-    source: Source,
+    /// None once the header was let go.
+    source: Option<Source>,
     settings: Settings,
     identity: Identity,
     files: Vec<SourceFile>,
@@ -130,12 +134,19 @@ impl Weights {
 
     /// The header of the GGUF file, if it is one: the vocabulary and the template are in it.
     pub fn gguf(&self) -> Option<&Gguf> {
-        if let Source::Gguf(gguf) = &self.source { Some(gguf) } else { None }
+        if let Some(Source::Gguf(gguf)) = &self.source { Some(gguf) } else { None }
     }
 
     /// The Hugging Face folder, if it is one.
     pub fn folder(&self) -> Option<&Folder> {
-        if let Source::Folder(folder) = &self.source { Some(folder) } else { None }
+        if let Some(Source::Folder(folder)) = &self.source { Some(folder) } else { None }
+    }
+
+    /// Lets the header go, with the vocabulary and the template in it: what is left is where the
+    /// numbers are. It has no content's name any more.
+    #[must_use]
+    pub fn without_header(self) -> Self {
+        Self { source: None, ..self }
     }
 
     /// All tensors by their canonical names, and what each is.
@@ -232,7 +243,8 @@ impl Weights {
     /// The name of the model's content: reads every byte once, in pieces, so it takes a while and
     /// no memory. For a file it is the plain BLAKE3 of its bytes; for a folder see `identity.rs`.
     pub fn hash(&self) -> Result<Hash, WeightError> {
-        identity::hash(&self.source, &self.files)
+        let source = self.source.as_ref().ok_or(WeightError::NoHeader)?;
+        identity::hash(source, &self.files)
     }
 
     fn get(&self, name: &str) -> Result<&Tensor, WeightError> {

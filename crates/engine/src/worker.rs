@@ -17,17 +17,21 @@
 //! * A panic fails every sequence of the model with an event, and the model from then on.
 //!
 //! Not here: the thread (`worker/driver.rs`), one sequence on it (`worker/sequence.rs`), checks of
-//! requests (`worker/ask.rs`), text and stop strings (`worker/text.rs`).
+//! requests (`worker/ask.rs`), adapters in memory (`worker/paging.rs`), text and stop strings
+//! (`worker/text.rs`).
 
 mod ask;
 mod driver;
 pub mod guesser;
+mod paging;
 mod sequence;
 mod text;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,23 +40,30 @@ use std::time::Instant;
 use commons_kernels::Isa;
 use commons_port::BoxFuture;
 use commons_port::engine::{
-    Caller, EmbedRequest, EmbeddingVector, EngineEvent, EngineLoad, EngineRefusal,
-    EngineRefusalCode, EngineRequest, LoadedModel, ScoreRequest, Scores, Sequence,
+    AddAdapter, Caller, EmbedRequest, EmbeddingVector, EngineEvent, EngineLoad, EngineRefusal,
+    EngineRefusalCode, EngineRequest, LoadedAdapter, LoadedModel, Priority, ScoreRequest, Scores,
+    Sequence,
 };
+use commons_record::Hash;
 use commons_record::seed::Seed32;
-use commons_schedule::{Batch, Drafting, Refusal, RefuseCode, Scheduler, SequenceId};
+use commons_schedule::{
+    AdapterConfigError, AdapterStats, Batch, Drafting, Refusal, RefuseCode, Scheduler, SequenceId,
+};
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 
+use crate::adapter::{Registered, Storage};
 use crate::cache::KvFormat;
-use crate::model::Model;
+use crate::grammar::MaskThread;
+use crate::model::{Model, class_with};
 use crate::place::{Device, Placement};
 use crate::room::{Room, RoomError};
 use crate::team::Team;
-use ask::Checked;
+use ask::{Checked, Shape};
 use driver::Driver;
 use guesser::{Draft, DraftError, DraftLoad, Guesser};
-use sequence::{Answering, Embedding, Running, Scoring, Task};
+use paging::{ERRANDS_MAX, Errand, Paging};
+use sequence::{Answering, Embedding, Judge, Running, Scoring, Task};
 
 /// Events that wait for the caller. A caller that is a second behind on a fast model is not slow.
 const EVENTS_MAX: usize = 64;
@@ -69,6 +80,8 @@ pub struct WorkerConfig {
     pub queue_len_max: usize,
     /// Threads that compute this model.
     pub threads: usize,
+    /// Threads more that compute while everything in a batch is asked by the machine's owner.
+    pub threads_for_owner: usize,
     /// What they compute with.
     pub isa: Isa,
     /// Where models are loaded to; a model that is loaded stays where it is.
@@ -79,6 +92,8 @@ pub struct WorkerConfig {
     pub kv_format: KvFormat,
     /// Bytes that keys and values may take; none means half of what is free.
     pub kv_size_max: Option<u64>,
+    /// Bytes that adapters may take in memory; none means an eighth of what is free.
+    pub adapter_size_max: Option<u64>,
     /// Whether prefixes of prompts are kept for the next one of the same caller.
     pub caches_prefixes: bool,
     /// Guessed tokens in a row that are checked in one step; 0 guesses nothing.
@@ -87,18 +102,20 @@ pub struct WorkerConfig {
 
 impl Default for WorkerConfig {
     /// Sixteen rows share what a batch costs on any machine; four times as many wait. One core is
-    /// left to the machine's owner.
+    /// left to the machine's owner, who has all of them for work of the owner's alone.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             slots: 16,
             queue_len_max: 64,
             threads: cores.saturating_sub(1).max(1),
+            threads_for_owner: usize::from(cores > 1),
             isa: Isa::best(),
             device: Device::Auto,
             context_len_max: 32_768,
             kv_format: KvFormat::F16,
             kv_size_max: None,
+            adapter_size_max: None,
             caches_prefixes: true,
             draft_len_max: 8,
         }
@@ -115,6 +132,9 @@ pub enum SpawnError {
 
     #[error("the smaller model cannot guess for it")]
     Draft(#[from] DraftError),
+
+    #[error("the limits of adapters do not go together")]
+    Adapters(#[from] AdapterConfigError),
 
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),
@@ -133,6 +153,10 @@ pub struct Worker {
     slots: usize,
     next_id: AtomicU64,
     thread: Option<JoinHandle<()>>,
+    /// Reads adapters.
+    loader: Option<(SyncSender<Errand>, JoinHandle<()>)>,
+    /// Ends behind the thread, with the last answer that has a grammar.
+    masks: MaskThread,
 }
 
 /// Where callers and the thread meet.
@@ -141,6 +165,8 @@ struct Desk {
     inbox: Mutex<Inbox>,
     bell: Condvar,
     scheduler: Mutex<Scheduler>,
+    /// Taken behind the other two.
+    paging: Mutex<Paging>,
     /// Nanoseconds that the model was computed.
     computed_ns: AtomicU64,
 }
@@ -155,6 +181,13 @@ struct Inbox {
     failure: Option<String>,
 }
 
+/// For whom a sequence is computed, and with what.
+struct Who {
+    caller: Caller,
+    adapter: Option<Arc<Registered>>,
+    wishes: Arc<Wishes>,
+}
+
 /// What a caller can tell a sequence at any time.
 #[derive(Debug, Default)]
 struct Wishes {
@@ -163,11 +196,12 @@ struct Wishes {
 }
 
 impl Desk {
-    fn new(scheduler: Scheduler) -> Self {
+    fn new(scheduler: Scheduler, paging: Paging) -> Self {
         Self {
             inbox: Mutex::default(),
             bell: Condvar::new(),
             scheduler: Mutex::new(scheduler),
+            paging: Mutex::new(paging),
             computed_ns: AtomicU64::new(0),
         }
     }
@@ -181,6 +215,11 @@ impl Desk {
     fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
         // A panic of the thread ends the model; callers still ask how busy it is.
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The adapters. Never held while one is read.
+    fn paging(&self) -> MutexGuard<'_, Paging> {
+        self.paging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring(&self) {
@@ -212,7 +251,8 @@ impl Worker {
         let scheduler = Scheduler::new(room.schedule()).map_err(RoomError::from)?;
         let cache = model.transformer().cache(config.kv_format, room.page_count());
         let cache = cache.map_err(RoomError::from)?;
-        let team = Team::new(config.threads, config.isa).map_err(SpawnError::Thread)?;
+        let team = Team::new(config.threads + config.threads_for_owner, config.isa)
+            .map_err(SpawnError::Thread)?;
         let guesser = draft.map(|draft| Guesser::new(draft, &model, &room, &config)).transpose()?;
         let draft_pages = guesser.as_ref().map(|it| (it.page_count(), it.in_use()));
         let drafting = match &guesser {
@@ -222,9 +262,13 @@ impl Worker {
         };
         let facts = LoadedModel {
             context_len: u32::try_from(room.context_len()).unwrap_or(u32::MAX),
+            class: class_with(&model.facts().class, config.kv_format),
             ..model.facts().clone()
         };
-        let (model, desk) = (Arc::new(model), Arc::new(Desk::new(scheduler)));
+        let masks = MaskThread::spawn(&facts.name).map_err(SpawnError::Thread)?;
+        let (errands, errand) = std::sync::mpsc::sync_channel(ERRANDS_MAX);
+        let paging = Paging::new(Room::adapters(&config), errands.clone())?;
+        let (model, desk) = (Arc::new(model), Arc::new(Desk::new(scheduler, paging)));
         let driver = Driver {
             model: Arc::clone(&model),
             desk: Arc::clone(&desk),
@@ -233,12 +277,19 @@ impl Worker {
             guesser,
             running: BTreeMap::new(),
             batch: Batch::default(),
+            threads: (config.threads, config.threads_for_owner),
         };
         let thread = std::thread::Builder::new()
             .name(format!("engine {}", facts.name))
             .spawn(move || driver.run())
             .map_err(SpawnError::Thread)?;
+        let (its_model, its_desk) = (Arc::clone(&model), Arc::downgrade(&desk));
+        let loader = std::thread::Builder::new()
+            .name(format!("adapters {}", facts.name))
+            .spawn(move || paging::load(&its_model, &its_desk, &errand))
+            .map_err(SpawnError::Thread)?;
         Ok(Self {
+            loader: Some((errands, loader)),
             facts,
             model,
             desk,
@@ -248,6 +299,7 @@ impl Worker {
             slots: config.slots,
             next_id: AtomicU64::new(0),
             thread: Some(thread),
+            masks,
         })
     }
 
@@ -270,7 +322,7 @@ impl Worker {
         let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         EngineLoad {
             running: count(stats.running),
-            queued: count(stats.waiting),
+            queued: count(stats.waiting + self.desk.paging().waiting_len()),
             slots: count(self.slots),
         }
     }
@@ -286,6 +338,48 @@ impl Worker {
         self.desk.scheduler().stats()
     }
 
+    /// Which adapters are in memory, and how often one was read: for measurements.
+    pub fn adapter_stats(&self) -> AdapterStats {
+        self.desk.paging().stats()
+    }
+
+    /// The adapters that are registered for the model.
+    pub fn adapters(&self) -> Vec<LoadedAdapter> {
+        self.model.adapters().list()
+    }
+
+    /// An adapter that is registered for the model.
+    pub fn adapter(&self, adapter: &Hash) -> Option<LoadedAdapter> {
+        self.model.adapters().find(adapter).map(|it| it.facts().clone())
+    }
+
+    /// Reads an adapter, checks it and registers it: it takes as long as reading the file.
+    pub fn add_adapter(&self, add: AddAdapter) -> Result<LoadedAdapter, EngineRefusal> {
+        let refuse = |message| EngineRefusal { code: EngineRefusalCode::InvalidAdapter, message };
+        if !self.model.transformer().adapts() {
+            let message = format!(
+                "{} is computed on {}, where adapters are not; load it with `--device cpu`",
+                self.facts.name,
+                self.placement()
+            );
+            return Err(EngineRefusal { code: EngineRefusalCode::Unsupported, message });
+        }
+        let storage = if add.is_rounded { Storage::Rounded } else { Storage::AsFile };
+        let added = self.model.adapters().add(add.path, add.name, storage);
+        let added = added.map_err(|error| refuse(ask::chain(&error)))?;
+        Ok(added.facts().clone())
+    }
+
+    /// Whether an adapter fits the model, or why not: reads all of it.
+    pub fn check_adapter(&self, path: &Path) -> Result<(), String> {
+        self.model.adapters().check(path).map_err(|error| ask::chain(&error))
+    }
+
+    /// Forgets an adapter: nothing new begins with it. False if there is none of that hash.
+    pub fn remove_adapter(&self, adapter: &Hash) -> bool {
+        self.model.adapters().remove(adapter)
+    }
+
     /// How long the model itself was computed so far, without what decides, draws and says: for
     /// measurements.
     pub fn computed(&self) -> Duration {
@@ -294,15 +388,18 @@ impl Worker {
 
     /// Starts a sequence, or refuses at once. Renders and encodes the prompt on the caller's thread.
     pub fn start(&self, request: EngineRequest) -> Result<Box<dyn Sequence>, EngineRefusal> {
-        let checked = ask::check_answer(&self.model, &request, self.context_len)?;
+        let adapter = ask::find_adapter(&self.model, request.adapter.as_ref())?;
+        let mut checked = ask::check_answer(&self.model, &request, self.context_len)?;
+        let shape = self.shape(&mut checked);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let wishes = Arc::new(Wishes::default());
         if let Some(seed) = request.seed {
             let _ = wishes.seed.set(seed);
         }
         let caller = request.caller;
-        let task = Answering::new(request, checked.prompt.clone(), sender);
-        self.admit(&caller, checked, &wishes, Task::Answer(Box::new(task)))?;
+        let task = Answering::new(request, checked.prompt.clone(), shape, sender);
+        let who = Who { caller, adapter, wishes: Arc::clone(&wishes) };
+        self.admit(who, checked, Task::Answer(Box::new(task)))?;
         Ok(Box::new(Handle { desk: Arc::clone(&self.desk), wishes, events }))
     }
 
@@ -311,10 +408,14 @@ impl Worker {
         &self,
         request: &ScoreRequest,
     ) -> Result<BoxFuture<'static, Result<Scores, EngineRefusal>>, EngineRefusal> {
-        let (checked, sampler) = ask::check_score(&self.model, request, self.context_len)?;
+        let adapter = ask::find_adapter(&self.model, request.adapter.as_ref())?;
+        let (mut checked, sampler) = ask::check_score(&self.model, request, self.context_len)?;
+        let guide = self.shape(&mut checked).guide;
         let (sender, receiver) = oneshot::channel();
-        let task = Scoring::new(request, checked.prompt.clone(), sampler, sender);
-        self.admit(&request.caller, checked, &revealed(), Task::Score(Box::new(task)))?;
+        let judge = Judge::new(sampler, guide);
+        let task = Scoring::new(request, checked.prompt.clone(), judge, sender);
+        let who = Who { caller: request.caller, adapter, wishes: revealed() };
+        self.admit(who, checked, Task::Score(Box::new(task)))?;
         Ok(self.answer(receiver))
     }
 
@@ -326,31 +427,49 @@ impl Worker {
         let (checked, pooling) = ask::check_embed(&self.model, request, self.context_len)?;
         let (sender, receiver) = oneshot::channel();
         let task = Embedding::new(pooling, checked.prompt.len(), sender);
-        self.admit(&request.caller, checked, &revealed(), Task::Embed(Box::new(task)))?;
+        let who = Who { caller: request.caller, adapter: None, wishes: revealed() };
+        self.admit(who, checked, Task::Embed(Box::new(task)))?;
         Ok(self.answer(receiver))
     }
 
-    /// Hands a checked request to the scheduler, and its task to the thread.
-    fn admit(
-        &self,
-        caller: &Caller,
-        checked: Checked,
-        wishes: &Arc<Wishes>,
-        task: Task,
-    ) -> Result<(), EngineRefusal> {
+    /// Takes what an answer is held to, with its masks computed beside the forward pass.
+    fn shape(&self, checked: &mut Checked) -> Shape {
+        let Shape { guide, calls } = std::mem::take(&mut checked.shape);
+        Shape { guide: guide.map(|guide| guide.beside(&self.masks)), calls }
+    }
+
+    /// Hands a checked request to the scheduler, or to those who wait for an adapter, and its task
+    /// to the thread.
+    fn admit(&self, who: Who, checked: Checked, task: Task) -> Result<(), EngineRefusal> {
+        let Who { caller, adapter, wishes } = who;
         let id = SequenceId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let positions_max = checked.positions_max;
         let is_revealed = wishes.seed.get().is_some();
-        let ask = ask::ask(id, &self.model, caller, checked);
-        let ask = commons_schedule::Ask { drafting: self.drafting, is_revealed, ..ask };
+        // A guess would be checked against a mask that is known only once it is right.
+        let drafting = if task.is_guided() { Drafting::Off } else { self.drafting };
+        let ask = ask::ask(id, (&self.model, adapter.as_deref()), &caller, checked);
+        let ask = commons_schedule::Ask { drafting, is_revealed, ..ask };
         let mut inbox = self.desk.lock();
         if let Some(failure) = &inbox.failure {
             return Err(failed(failure.clone()));
         }
         // The thread takes both locks one after the other, never this way round and that.
-        let admitted = self.desk.scheduler().arrive(ask);
-        admitted.map_err(|refusal| self.refuse(refusal))?;
-        inbox.arrived.push(Running::new(id, Arc::clone(wishes), task, positions_max));
+        let mut scheduler = self.desk.scheduler();
+        match adapter {
+            None => scheduler.arrive(ask).map_err(|refusal| self.refuse(refusal))?,
+            Some(adapter) => {
+                scheduler.check(&ask).map_err(|refusal| self.refuse(refusal))?;
+                let wanted = self.desk.paging().want(ask, &adapter);
+                wanted.map_err(|error| {
+                    let message = format!("{}: {error}", self.facts.name);
+                    EngineRefusal { code: error.code(), message }
+                })?;
+            }
+        }
+        drop(scheduler);
+        let mut running = Running::new(id, wishes, task, positions_max);
+        running.is_owners = caller.priority == Priority::Owner;
+        inbox.arrived.push(running);
         drop(inbox);
         self.desk.ring();
         Ok(())
@@ -384,6 +503,10 @@ impl Drop for Worker {
         self.desk.ring();
         if let Some(thread) = self.thread.take() {
             // It ends after the step it is in. A panic in it was reported as an event.
+            let _ = thread.join();
+        }
+        if let Some((errands, thread)) = self.loader.take() {
+            let _ = errands.send(Errand::End);
             let _ = thread.join();
         }
     }

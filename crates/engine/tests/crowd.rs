@@ -43,6 +43,8 @@ fn request(worker: &Worker, index: u8, seed: u8) -> EngineRequest {
         },
         input: PromptInput::Text(text),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling { temperature, ..Sampling::greedy() },
         seed: Some([index ^ seed; 32]),
         prompt_tokens_max: u32::MAX,

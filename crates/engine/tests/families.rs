@@ -3,8 +3,11 @@
 //! The models are the project's own (`golden/make_families.py`, `golden/make_gguf.py`). Two forward
 //! passes read them: the plain one of `families/plain.rs`, which tests what settings and weights
 //! say; and the engine's own, in every way in which a batch can be put together
-//! (`families/computed.rs`) and with every stored form of weights (`families/quantised.rs`).
+//! (`families/computed.rs`), with every stored form of weights (`families/quantised.rs`), and with
+//! adapters, against what PEFT computed (`families/adapted.rs`).
 
+#[path = "families/adapted.rs"]
+mod adapted;
 #[path = "families/blocks.rs"]
 mod blocks;
 #[path = "families/computed.rs"]

@@ -11,9 +11,11 @@ use commons_kernels::kv::{KvStore, PAGE_LEN};
 use commons_kernels::rope::{Pairing, Turns, rotate};
 use commons_kernels::{Isa, norm};
 
+use super::adapted::Site;
 use super::load::{Loader, Slice};
 use super::machine::{Input, Machine, Work};
 use super::{ForwardError, Norms, Rows, Segment};
+use crate::adapter::Group;
 use crate::settings::{ModelKind, RopeSettings, RopeStyle, Settings};
 use crate::team::{Bench, Team, Tiles};
 use crate::weights::WeightError;
@@ -148,7 +150,8 @@ impl<M: Machine> Attention<M> {
         rows: &M::Rows,
         index: usize,
     ) -> Result<M::Rows, ForwardError> {
-        let input = Input { rows, norm: norms.before.as_ref() };
+        let site = Site { mix: &work.mix, layer: index, group: Group::Inputs };
+        let input = Input { rows, norm: norms.before.as_ref(), site: Some(site) };
         let joined = work.machine.project(work.team, &self.inputs, input, None)?;
         M::attend(work, &self.heads, joined, index)
     }

@@ -127,6 +127,10 @@ fn activate(kind: Activation, rows: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 impl Machine for Candle {
+    fn adapts(&self) -> bool {
+        false
+    }
+
     type Rows = Tensor;
     type Stack = DeviceStack;
     type Norm = DeviceNorm;

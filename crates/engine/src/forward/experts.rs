@@ -82,7 +82,7 @@ impl<M: Machine> Experts<M> {
             Some(norm) => machine.norm(team, norm, &rows)?,
             None => rows.clone(),
         };
-        let input = Input { rows: &normed, norm: None };
+        let input = Input { rows: &normed, norm: None, site: None };
         let scores = machine.project(team, &self.router, input, None)?;
         let mut scores = machine.download_all(scores)?;
         let shares = self.choose(team, &mut scores);
@@ -92,9 +92,9 @@ impl<M: Machine> Experts<M> {
                 continue;
             }
             let chosen = machine.pick(&normed, shares, width)?;
-            let input = Input { rows: &chosen, norm: None };
+            let input = Input { rows: &chosen, norm: None, site: None };
             let between = machine.inner(team, &expert.inner, input, self.activation)?;
-            let input = Input { rows: &between, norm: None };
+            let input = Input { rows: &between, norm: None, site: None };
             let made = machine.project(team, &expert.down, input, None)?;
             sums = machine.add_shares(sums, &made, shares, width)?;
         }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use commons_kernels::gate::{self, Activation as Gate};
 
+use super::adapted::{Hidden, Site};
 use super::experts::Experts;
-use super::linear::{self, Linear, Stack};
+use super::linear::{self, Product, Stack};
 use super::load::{Loader, Slice};
 use super::machine::{Input, Machine, Work};
 use super::reader::Reader;
-use super::{ForwardError, Norms, close};
+use super::{ForwardError, Last, Norms, close};
+use crate::adapter::Group;
 use crate::settings::{Activation, Settings};
 use crate::team::Team;
 use crate::weights::WeightError;
@@ -58,12 +60,15 @@ impl<M: Machine> FeedForward<M> {
         work: &mut Work<'_, M>,
         norms: &Norms<M>,
         rows: M::Rows,
+        index: usize,
     ) -> Result<M::Rows, ForwardError> {
         match self {
             Self::Dense(dense) => {
-                let input = Input { rows: &rows, norm: norms.before.as_ref() };
+                let site = Site { mix: &work.mix, layer: index, group: Group::Inner };
+                let input = Input { rows: &rows, norm: norms.before.as_ref(), site: Some(site) };
                 let inner = work.machine.inner(work.team, &dense.inner, input, dense.activation)?;
-                close(work, norms, &dense.down, inner, rows)
+                let last = &Last { stack: &dense.down, layer: index, group: Group::Down };
+                close(work, norms, last, inner, rows)
             }
             Self::Experts(experts) => experts.forward(work, norms, rows),
         }
@@ -88,26 +93,28 @@ pub(super) fn kernel(activation: Activation) -> Gate {
 }
 
 /// The numbers between the two halves: one job.
-pub(super) fn inner(team: &mut Team, stack: &Arc<Stack>, reader: Reader, kind: Gate) -> Vec<f32> {
+pub(super) fn inner(
+    team: &mut Team,
+    stack: &Arc<Stack>,
+    (reader, hidden): (Reader, Option<Hidden>),
+    kind: Gate,
+) -> Vec<f32> {
     let (isa, stack) = (team.isa(), Arc::clone(stack));
     let len = stack.parts()[0].outputs();
     let tiles = linear::cut(reader.row_count(), &[len], team.threads());
     let reader = reader.ready(&tiles, isa);
     team.run(tiles, move |tile, values, bench| {
-        let block = reader.block(&tile.rows);
-        let multiply = |part: &Linear, values: &mut [f32]| {
-            part.multiply(isa, block, tile.columns.clone(), values);
-        };
-        let Some(up) = stack.parts().get(1) else {
-            multiply(&stack.parts()[0], values);
+        let product = Product { isa, block: reader.block(&tile.rows), hidden: hidden.as_ref() };
+        if stack.parts().len() < 2 {
+            stack.multiply(0, product, tile, values);
             return gate::activate(isa, kind, values);
-        };
+        }
         if bench.numbers.len() < 2 * values.len() {
             bench.numbers.resize(2 * values.len(), 0.0);
         }
         let (gates, ups) = bench.numbers[..2 * values.len()].split_at_mut(values.len());
-        multiply(&stack.parts()[0], gates);
-        multiply(up, ups);
+        stack.multiply(0, product, tile, gates);
+        stack.multiply(1, product, tile, ups);
         gate::gate(isa, kind, gates, ups, values);
     })
 }

@@ -7,6 +7,7 @@ use commons_kernels::matrix::Matrix;
 use commons_kernels::{Isa, norm};
 
 use super::Rows;
+use super::adapted::Hidden;
 use super::reader::{Block, Reader};
 use crate::team::{Team, Tile, Tiles};
 
@@ -39,19 +40,23 @@ pub(super) struct Stack {
     parts: Vec<Linear>,
 }
 
+/// What a tile of a product is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product<'a> {
+    pub(super) isa: Isa,
+    pub(super) block: &'a Block,
+    pub(super) hidden: Option<&'a Hidden>,
+}
+
 impl Linear {
-    /// Multiplies a block of rows with some of the outputs' rows.
-    pub(super) fn multiply(
-        &self,
-        isa: Isa,
-        block: &Block,
-        outputs: Range<usize>,
-        values: &mut [f32],
-    ) {
-        let width = outputs.len();
-        self.matrix.multiply(isa, block.of(&self.matrix), outputs.clone(), values);
+    /// The matrix's own output rows.
+    fn multiply(&self, product: Product<'_>, outputs: Range<usize>, values: &mut [f32]) {
+        self.matrix.multiply(product.isa, product.block.of(&self.matrix), outputs, values);
+    }
+
+    fn add_bias(&self, isa: Isa, outputs: &Range<usize>, values: &mut [f32]) {
         if let Some(bias) = &self.bias {
-            for row in values.chunks_exact_mut(width) {
+            for row in values.chunks_exact_mut(outputs.len()) {
                 norm::add(isa, row, &bias[outputs.clone()]);
             }
         }
@@ -78,17 +83,39 @@ impl Stack {
         self.parts.iter().map(Linear::outputs).collect()
     }
 
+    /// Numbers in a row that the matrices read.
+    pub(super) fn inputs(&self) -> usize {
+        self.parts[0].matrix.columns()
+    }
+
     /// The matrix that makes these outputs of the stack, and which of its own they are.
-    fn locate(&self, columns: &Range<usize>) -> (&Linear, Range<usize>) {
+    fn locate(&self, columns: &Range<usize>) -> (usize, Range<usize>) {
         let mut start = 0;
-        for part in &self.parts {
+        for (index, part) in self.parts.iter().enumerate() {
             let end = start + part.outputs();
             if columns.end <= end {
-                return (part, columns.start - start..columns.end - start);
+                return (index, columns.start - start..columns.end - start);
             }
             start = end;
         }
         unreachable!("tiles end where a part ends");
+    }
+
+    /// A tile of one matrix: its columns are the matrix's own outputs. Each row is adapted by its
+    /// adapter, if it has one, before the bias is added.
+    pub(super) fn multiply(
+        &self,
+        part: usize,
+        product: Product<'_>,
+        tile: &Tile,
+        values: &mut [f32],
+    ) {
+        let linear = &self.parts[part];
+        linear.multiply(product, tile.columns.clone(), values);
+        if let Some(hidden) = product.hidden {
+            hidden.expand(product.isa, part, tile, values);
+        }
+        linear.add_bias(product.isa, &tile.columns, values);
     }
 
     /// Bytes of all matrices.
@@ -107,19 +134,28 @@ pub(super) fn cut(rows: usize, parts: &[usize], threads: usize) -> Tiles {
     Tiles::new(rows, row_len, parts, column_len)
 }
 
+/// How hidden rows are cut: they are few and narrow.
+pub(super) fn cut_hidden(rows: usize, width: usize, threads: usize) -> Tiles {
+    let row_len = if rows <= DECODE_ROWS_MAX { rows } else { BLOCK_ROWS };
+    let column_len = if threads == 1 || rows > row_len { width.next_multiple_of(16) } else { 16 };
+    Tiles::new(rows, row_len, &[width], column_len)
+}
+
 /// `rows x stack`, with `onto` added if there is one: one job.
 pub(super) fn project(
     team: &mut Team,
     stack: &Arc<Stack>,
-    reader: Reader,
+    (reader, hidden): (Reader, Option<Hidden>),
     onto: Option<Rows>,
 ) -> Vec<f32> {
     let tiles = cut(reader.row_count(), &stack.widths(), team.threads());
     let (isa, stack, width) = (team.isa(), Arc::clone(stack), tiles.column_count());
     let reader = reader.ready(&tiles, isa);
     team.run(tiles, move |tile, values, _| {
-        let (part, outputs) = stack.locate(&tile.columns);
-        part.multiply(isa, reader.block(&tile.rows), outputs, values);
+        let (part, columns) = stack.locate(&tile.columns);
+        let product = Product { isa, block: reader.block(&tile.rows), hidden: hidden.as_ref() };
+        let own = Tile { rows: tile.rows.clone(), columns };
+        stack.multiply(part, product, &own, values);
         if let Some(onto) = &onto {
             add_tile(isa, onto, width, tile, values);
         }

@@ -17,12 +17,14 @@ use std::sync::Arc;
 
 use commons_kernels::norm;
 
+use super::adapted::{Adapted, Hidden, Site};
 use super::attention::{Batch, Heads};
 use super::experts::Share;
 use super::linear::{self, Linear, Stack};
 use super::load::{Loader, Slice};
 use super::reader::Reader;
 use super::{ForwardError, NormWeights, Rows, feed};
+use crate::adapter::Mix;
 use crate::cache::HostPages;
 use crate::settings::Activation;
 use crate::team::Team;
@@ -30,6 +32,8 @@ use crate::weights::WeightError;
 
 /// Computes the steps of a forward pass.
 pub(super) trait Machine: Debug + Sized {
+    /// Whether rows may have adapters here.
+    fn adapts(&self) -> bool;
     /// Rows of numbers, one for each token of a batch. A clone is the same rows.
     type Rows: Clone;
     /// Matrices that read the same rows. Their outputs lie side by side.
@@ -155,6 +159,8 @@ pub(super) trait Machine: Debug + Sized {
 pub(super) struct Input<'a, M: Machine> {
     pub(super) rows: &'a M::Rows,
     pub(super) norm: Option<&'a Arc<M::Norm>>,
+    /// Where the matrices are, if adapters may change them.
+    pub(super) site: Option<Site<'a>>,
 }
 
 /// A machine at work on a batch.
@@ -163,6 +169,14 @@ pub(super) struct Work<'a, M: Machine> {
     pub(super) team: &'a mut Team,
     pub(super) pages: &'a mut M::Pages,
     pub(super) plan: M::Plan,
+    /// The adapters of the batch.
+    pub(super) mix: Arc<Mix>,
+}
+
+/// Rows as the stack multiplies them, and what their adapters made of them.
+fn read(team: &mut Team, stack: &Stack, input: &Input<'_, Cpu>) -> (Reader, Option<Hidden>) {
+    let adapted = Adapted::new(team, stack, (input.rows, input.norm), input.site);
+    (Reader::new(&adapted.rows, adapted.norm.as_ref(), stack), adapted.hidden)
 }
 
 /// The processor, with our own kernels: the same bits on every one.
@@ -170,6 +184,10 @@ pub(super) struct Work<'a, M: Machine> {
 pub(super) struct Cpu;
 
 impl Machine for Cpu {
+    fn adapts(&self) -> bool {
+        true
+    }
+
     type Rows = Rows;
     type Stack = Stack;
     type Norm = NormWeights;
@@ -238,8 +256,8 @@ impl Machine for Cpu {
         input: Input<'_, Self>,
         onto: Option<&Rows>,
     ) -> Result<Rows, ForwardError> {
-        let reader = Reader::new(input.rows, input.norm, stack);
-        Ok(Arc::new(linear::project(team, stack, reader, onto.cloned())))
+        let read = read(team, stack, &input);
+        Ok(Arc::new(linear::project(team, stack, read, onto.cloned())))
     }
 
     fn inner(
@@ -249,8 +267,8 @@ impl Machine for Cpu {
         input: Input<'_, Self>,
         kind: Activation,
     ) -> Result<Rows, ForwardError> {
-        let reader = Reader::new(input.rows, input.norm, stack);
-        Ok(Arc::new(feed::inner(team, stack, reader, feed::kernel(kind))))
+        let read = read(team, stack, &input);
+        Ok(Arc::new(feed::inner(team, stack, read, feed::kernel(kind))))
     }
 
     fn attend(

@@ -83,6 +83,11 @@ impl Transformer {
         on!(&self.network, it => it.size_bytes())
     }
 
+    /// Whether rows may have adapters where the weights are.
+    pub fn adapts(&self) -> bool {
+        on!(&self.network, it => it.adapts())
+    }
+
     /// What one page of keys and values takes in all layers, in bytes.
     pub fn page_bytes(&self, format: KvFormat) -> Result<u64, KvError> {
         match &self.network {

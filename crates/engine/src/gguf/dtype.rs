@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use commons_kernels::Format;
+
 /// How the numbers of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names are those of the format")]
@@ -96,6 +98,23 @@ impl TensorType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+        }
+    }
+
+    /// The same as the kernels know it.
+    pub fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::BF16 => Format::Bf16,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4K => Format::Q4K,
+            Self::Q5K => Format::Q5K,
+            Self::Q6K => Format::Q6K,
         }
     }
 

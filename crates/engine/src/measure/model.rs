@@ -56,7 +56,7 @@ pub(super) fn run(plan: &Plan) -> Result<Report, MeasureError> {
                 report.seconds.push(seconds(lab.decode(plan)));
             }
         }
-        What::Prefill | What::Prefix | What::Repeat => {
+        What::Prefill | What::Prefix | What::Repeat | What::DecodeJson => {
             report.tokens_timed = plan.tokens;
             lab.prompt(0, plan.tokens);
             for _ in 0..plan.rounds {
@@ -97,7 +97,14 @@ impl Lab {
             rows.iter().map(|&(row, ..)| (first(row)..first(row) + count).collect()).collect();
         let mut segments = Vec::with_capacity(rows.len());
         for (&(_, tokens, start), pages) in rows.iter().zip(&pages) {
-            segments.push(Segment { tokens, start, pages, positions_max: 0, wanted: 1 });
+            segments.push(Segment {
+                tokens,
+                start,
+                pages,
+                positions_max: 0,
+                wanted: 1,
+                adapter: None,
+            });
         }
         let transformer = self.model.transformer();
         let rows = transformer.forward(&mut self.team, &mut self.cache, &segments);

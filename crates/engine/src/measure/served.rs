@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use commons_port::engine::{Caller, EngineEvent, EngineRequest, ModelKind, Priority, Sequence};
 use commons_record::Micro;
+use commons_record::constraint::Constraint;
 use commons_record::key::SecretKey;
 use commons_record::order::{LogitBias, PromptInput, Sampling};
 use futures::executor::block_on;
@@ -23,6 +24,20 @@ const NEW_TOKENS: usize = 16;
 
 /// How often the prompt of [`What::Repeat`] says the same, and how long that is.
 const REPEATS: (usize, usize) = (8, 16);
+
+/// A list without an end, of records as people ask for them: strings, numbers, names, lists.
+const SCHEMA: &str = r#"{
+    "type": "array", "minItems": 4000, "items": {
+        "type": "object", "additionalProperties": false,
+        "required": ["name", "age", "kind", "tags"],
+        "properties": {
+            "name": {"type": "string", "minLength": 3, "maxLength": 24},
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "kind": {"enum": ["person", "place", "thing"]},
+            "tags": {"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 12}}
+        }
+    }
+}"#;
 
 /// A served model.
 struct Lab {
@@ -52,6 +67,7 @@ pub(super) fn run(plan: &Plan) -> Result<Report, MeasureError> {
     match plan.what {
         What::Prefix => lab.prefix(plan, &mut report)?,
         What::Repeat => lab.repeat(plan, &mut report)?,
+        What::DecodeJson => lab.decode_json(plan, &mut report)?,
         What::Decode | What::Prefill | What::Load => lab.decode(plan, &mut report)?,
     }
     Ok(report)
@@ -64,7 +80,9 @@ impl Lab {
         let prompt = match plan.what {
             What::Prefix => plan.tokens + NEW_TOKENS,
             What::Repeat => REPEATS.0 * REPEATS.1 + plan.tokens,
-            What::Decode | What::Prefill | What::Load => plan.context + plan.tokens,
+            What::Decode | What::DecodeJson | What::Prefill | What::Load => {
+                plan.context + plan.tokens
+            }
         };
         let tokens = prompt + WARM_TOKENS + 1;
         if tokens > context_len {
@@ -79,6 +97,7 @@ impl Lab {
         let config = WorkerConfig {
             slots: plan.rows.max(1),
             threads: plan.threads,
+            threads_for_owner: 0,
             isa: plan.isa,
             device: plan.device,
             kv_format: plan.kv_format,
@@ -97,6 +116,15 @@ impl Lab {
     }
 
     fn start(&self, prompt: Vec<u32>, count: usize) -> Result<Box<dyn Sequence>, MeasureError> {
+        self.start_held(prompt, count, None)
+    }
+
+    fn start_held(
+        &self,
+        prompt: Vec<u32>,
+        count: usize,
+        constraint: Option<&Constraint>,
+    ) -> Result<Box<dyn Sequence>, MeasureError> {
         let request = EngineRequest {
             model: self.worker.facts().model,
             adapter: None,
@@ -107,6 +135,8 @@ impl Lab {
             },
             input: PromptInput::Tokens(prompt),
             stop: Vec::new(),
+            constraint: constraint.cloned(),
+            tools: None,
             sampling: Sampling { logit_bias: self.endless.clone(), ..Sampling::greedy() },
             seed: Some([0; 32]),
             prompt_tokens_max: u32::MAX,
@@ -167,29 +197,53 @@ impl Lab {
     }
 
     fn decode(&self, plan: &Plan, report: &mut Report) -> Result<(), MeasureError> {
-        let rows = plan.rows.max(1);
         for _ in 0..plan.rounds {
-            let start = |row| {
-                let prompt = ids(row, plan.context, self.vocabulary);
-                self.start(prompt, WARM_TOKENS + plan.tokens)
-            };
-            let mut sequences: Vec<_> = (0..rows).map(start).collect::<Result<_, _>>()?;
-            let all = |sequences: &mut Vec<Box<dyn Sequence>>, count| {
-                let each = sequences.iter_mut().map(|it| tokens(&mut **it, count));
-                block_on(join_all(each)).into_iter().collect::<Result<Vec<()>, _>>()
-            };
-            all(&mut sequences, WARM_TOKENS)?;
-            let (started, computed) = (now(), self.worker.computed());
-            all(&mut sequences, plan.tokens)?;
-            report.seconds.push(seconds(started.elapsed()));
-            report.computed_s.push(seconds(self.worker.computed().saturating_sub(computed)));
-            for sequence in &mut sequences {
-                block_on(drain(&mut **sequence))?;
-            }
+            let (elapsed, computed) = self.round(plan, None)?;
+            report.seconds.push(seconds(elapsed));
+            report.computed_s.push(seconds(computed));
         }
         debug_assert_eq!(plan.through, Through::Scheduler, "the model alone is measured elsewhere");
-        report.tokens_timed = plan.tokens * rows;
+        report.tokens_timed = plan.tokens * plan.rows.max(1);
         Ok(())
+    }
+
+    /// In turns, so that whatever else the machine does disturbs both alike.
+    fn decode_json(&self, plan: &Plan, report: &mut Report) -> Result<(), MeasureError> {
+        let schema = Constraint::JsonSchema(SCHEMA.to_owned());
+        for _ in 0..plan.rounds {
+            report.free_s.push(seconds(self.round(plan, None)?.0));
+            let (elapsed, computed) = self.round(plan, Some(&schema))?;
+            report.seconds.push(seconds(elapsed));
+            report.computed_s.push(seconds(computed));
+        }
+        report.tokens_timed = plan.tokens * plan.rows.max(1);
+        Ok(())
+    }
+
+    /// Some steps of all rows: how long they took, and how long of that the model was computed.
+    fn round(
+        &self,
+        plan: &Plan,
+        constraint: Option<&Constraint>,
+    ) -> Result<(Duration, Duration), MeasureError> {
+        let start = |row| {
+            let prompt = ids(row, plan.context, self.vocabulary);
+            self.start_held(prompt, WARM_TOKENS + plan.tokens, constraint)
+        };
+        let rows = plan.rows.max(1);
+        let mut sequences: Vec<_> = (0..rows).map(start).collect::<Result<_, _>>()?;
+        let all = |sequences: &mut Vec<Box<dyn Sequence>>, count| {
+            let each = sequences.iter_mut().map(|it| tokens(&mut **it, count));
+            block_on(join_all(each)).into_iter().collect::<Result<Vec<()>, _>>()
+        };
+        all(&mut sequences, WARM_TOKENS)?;
+        let (started, computed) = (now(), self.worker.computed());
+        all(&mut sequences, plan.tokens)?;
+        let times = (started.elapsed(), self.worker.computed().saturating_sub(computed));
+        for sequence in &mut sequences {
+            block_on(drain(&mut **sequence))?;
+        }
+        Ok(times)
     }
 }
 

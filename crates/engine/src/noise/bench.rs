@@ -51,7 +51,18 @@ pub struct Shape {
 }
 
 /// Shapes by name: of a model to try things with, and of some that people run.
-pub const SHAPES: [Shape; 4] = [
+pub const SHAPES: [Shape; 5] = [
+    // Small enough for ten thousand tokens in plain code, with a context for as many.
+    Shape {
+        name: "tiny",
+        width: 256,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        feed_forward: 256,
+        tokens: 512,
+        context: 16_384,
+    },
     Shape {
         name: "small",
         width: 256,

@@ -20,6 +20,9 @@ pub enum Mix {
     Q5KM,
     Q4KM,
     Q4_0,
+    /// Every form that a file may have, one tensor after the other: nobody runs this, and a check
+    /// of it checks them all.
+    Every,
 }
 
 /// No mix has this name.
@@ -32,7 +35,7 @@ pub struct UnknownMix {
 
 impl Mix {
     /// Every mix.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -41,6 +44,7 @@ impl Mix {
         Self::Q5KM,
         Self::Q4KM,
         Self::Q4_0,
+        Self::Every,
     ];
 
     /// The name that files carry.
@@ -54,6 +58,7 @@ impl Mix {
             Self::Q5KM => "Q5_K_M",
             Self::Q4KM => "Q4_K_M",
             Self::Q4_0 => "Q4_0",
+            Self::Every => "EVERY",
         }
     }
 
@@ -68,12 +73,16 @@ impl Mix {
             Self::Q5KM => 17,
             Self::Q6K => 18,
             Self::BF16 => 32,
+            // What the format calls a guess.
+            Self::Every => 1024,
         }
     }
 
     /// The form of a tensor outside the layers: `output.weight`, or the embedding.
     pub(super) fn outside(self, name: &str) -> TensorType {
         match self {
+            // Every bit of the last row reaches the logits: blocks would round some away.
+            Self::Every if name == "output.weight" => TensorType::F32,
             Self::Q4_0 | Self::Q4KM | Self::Q5KM if name == "output.weight" => TensorType::Q6K,
             _ => self.plain(),
         }
@@ -84,6 +93,10 @@ impl Mix {
         let matters = matches!(part, "attn_v" | "ffn_down") && has_more_bits(layer, layers);
         match self {
             Self::Q4KM | Self::Q5KM if matters => TensorType::Q6K,
+            Self::Every => {
+                let place = PARTS.iter().position(|it| *it == part).unwrap_or(0);
+                TensorType::ALL[(layer * PARTS.len() + place) % TensorType::ALL.len()]
+            }
             _ => self.plain(),
         }
     }
@@ -97,10 +110,14 @@ impl Mix {
             Self::Q6K => TensorType::Q6K,
             Self::Q5KM => TensorType::Q5K,
             Self::Q4KM => TensorType::Q4K,
-            Self::Q4_0 => TensorType::Q4_0,
+            Self::Q4_0 | Self::Every => TensorType::Q4_0,
         }
     }
 }
+
+/// The matrices of a layer, in the order of the file.
+const PARTS: [&str; 7] =
+    ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// The first eighth of the layers, the last, and every third in between.
 fn has_more_bits(layer: usize, layers: usize) -> bool {
@@ -134,6 +151,13 @@ mod tests {
         }
         let told = "Q3_K".parse::<Mix>().unwrap_err().to_string();
         assert!(told.contains("Q4_K_M"), "{told}");
+    }
+
+    #[test]
+    fn two_layers_have_every_form_where_all_are_wanted() {
+        let kinds = |layer| PARTS.map(|part| Mix::Every.inside(part, layer, 2));
+        let all = [kinds(0), kinds(1)].concat();
+        assert!(TensorType::ALL.iter().all(|kind| all.contains(kind)), "{all:?}");
     }
 
     #[test]

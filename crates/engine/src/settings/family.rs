@@ -321,6 +321,16 @@ impl Heads {
 }
 
 impl Family {
+    /// The family of this name.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        FAMILIES.iter().find(|family| family.name == name)
+    }
+
+    /// Which rows of queries and keys are one pair in GGUF files.
+    pub(crate) fn gguf_style(&self) -> RopeStyle {
+        self.gguf_style
+    }
+
     /// Whether a window applies to this layer, where the source lists nothing.
     pub(super) fn is_local(&self, layer: usize, first_late: usize) -> bool {
         match self.windows {

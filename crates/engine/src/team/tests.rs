@@ -109,3 +109,36 @@ proptest! {
         }
     }
 }
+
+/// Who computes tiles of a long job: how many threads.
+fn who_computes(team: &mut Team, threads: usize) -> usize {
+    let ids = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
+    // Each thread that takes part waits in its first tile until all have come.
+    let (gate, seen) = (Arc::new(Barrier::new(threads)), Arc::clone(&ids));
+    team.run(Tiles::new(64, 1, &[1], 1), move |tile, values, _| {
+        let id = format!("{:?}", std::thread::current().id());
+        if seen.lock().expect("nobody panics").insert(id) {
+            gate.wait();
+        }
+        places(tile, values);
+    });
+    ids.lock().expect("nobody panics").len()
+}
+
+#[test]
+fn so_many_take_part_as_were_told_and_the_others_come_back() {
+    let mut team = team(4);
+    for members in [4, 2, 1, 3, 4, 1, 2, 4] {
+        team.take_part(members);
+        assert_eq!(team.threads(), members);
+        assert_eq!(who_computes(&mut team, members), members);
+    }
+    team.take_part(0);
+    assert_eq!(team.threads(), 1, "the caller always computes");
+    team.take_part(9);
+    assert_eq!(team.threads(), 4, "there are no more");
+    // A team is dissolved while some rest.
+    team.take_part(2);
+    assert_eq!(who_computes(&mut team, 2), 2);
+    drop(team);
+}

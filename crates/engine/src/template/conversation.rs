@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use commons_record::order::Message;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
@@ -13,7 +12,7 @@ pub(super) const JSON_SIZE_MAX: usize = crate::tokenizer::TEXT_SIZE_MAX;
 
 /// A JSON value whose objects keep the order that they were written in, as templates show it.
 #[derive(Clone, Debug)]
-pub struct Json(Value);
+pub struct Json(pub(super) Value);
 
 impl Json {
     /// Parses a text of at most 4 MiB, nested at most 128 deep.
@@ -28,14 +27,6 @@ impl Json {
     #[cfg(test)]
     pub(super) fn of_value(value: Value) -> Self {
         Self(value)
-    }
-
-    /// Messages that are a role and a text.
-    pub fn of_messages(messages: &[Message]) -> Self {
-        let pair = |message: &Message| {
-            Value::from_iter([("role", message.role.as_str()), ("content", &message.content)])
-        };
-        Self(messages.iter().map(pair).collect())
     }
 }
 

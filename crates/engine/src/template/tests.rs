@@ -34,7 +34,7 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 fn message(role: &str, content: &str) -> Message {
-    Message { role: role.into(), content: content.into() }
+    Message::new(role, content)
 }
 
 fn encode(template: &str, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
@@ -96,7 +96,7 @@ fn a_user_cannot_write_control_tokens() {
 
 #[test]
 fn a_file_without_a_template_continues_what_was_written() {
-    let template = Template { environment: None };
+    let template = Template { environment: None, tool_format: None, mentions_tools: false };
     let tokenizer = tokenizer();
     let messages = [message("system", "once"), message("user", "upon </s>")];
     let ids = template.encode(&tokenizer, &messages).expect("encodes");

@@ -52,6 +52,9 @@ pub enum WeightError {
     #[error("the file has no tensor {name:?}; it is not a complete model, fetch another")]
     Missing { name: String },
 
+    #[error("the header was let go; open the model again to name its content")]
+    NoHeader,
+
     #[error("tensor {name:?} has the shape {found:?}, the model's settings need {wanted:?}")]
     Shape { name: String, found: [usize; 2], wanted: [usize; 2] },
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A file that stays open. Its length is the one it had when it was opened; a file that shrinks
 /// later gives an error when what is gone is read.
 #[derive(Debug)]
-pub(super) struct SourceFile {
+pub(crate) struct SourceFile {
     path: PathBuf,
     file: File,
     len: u64,
@@ -17,7 +17,7 @@ pub(super) struct SourceFile {
 
 impl SourceFile {
     /// Opens a regular, non-empty file.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -29,16 +29,16 @@ impl SourceFile {
         Ok(Self { path: path.to_owned(), file, len: metadata.len() })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
     /// Fills `out` with the bytes from `at` on.
-    pub(super) fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         #[cfg(unix)]
         return std::os::unix::fs::FileExt::read_exact_at(&self.file, out, at);
         #[cfg(windows)]
@@ -46,7 +46,7 @@ impl SourceFile {
     }
 
     /// The first `size` bytes, or all if the file has fewer.
-    pub(super) fn head(&self, size: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn head(&self, size: u64) -> io::Result<Vec<u8>> {
         let size = usize::try_from(size.min(self.len))
             .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mut bytes = vec![0; size];
@@ -74,7 +74,7 @@ fn read_exact_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()>
 }
 
 /// A whole small file of at most `limit` bytes.
-pub(super) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = SourceFile::open(path)?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file at the limit from one beyond it.

@@ -68,7 +68,7 @@ fn block_size(kind: TensorType) -> usize {
 }
 
 /// Floating-point numbers as f32; `None` for quantised blocks.
-pub(super) fn widen(kind: TensorType, bytes: &[u8]) -> Option<Vec<f32>> {
+pub(crate) fn widen(kind: TensorType, bytes: &[u8]) -> Option<Vec<f32>> {
     let (pairs, _) = bytes.as_chunks::<2>();
     Some(match kind {
         TensorType::F32 => {

@@ -66,7 +66,7 @@ pub(super) fn open(path: &Path) -> Result<Weights, WeightError> {
     let identity = identity::of_folder(path, &files, &tensors)?;
     let source = Source::Folder(Box::new(folder));
     let taken = Mutex::new(BTreeSet::new());
-    Ok(Weights { source, settings, identity, files, tensors, taken })
+    Ok(Weights { source: Some(source), settings, identity, files, tensors, taken })
 }
 
 fn read_settings(folder: &Folder) -> Result<(Config, Settings), WeightError> {

@@ -45,11 +45,11 @@ pub(super) fn open(path: &Path) -> Result<Weights, WeightError> {
     let identity = identity::of_gguf(path, &file, &gguf)?;
     let source = Source::Gguf(Box::new(gguf));
     let taken = Mutex::new(BTreeSet::new());
-    Ok(Weights { source, settings, identity, files: vec![file], tensors, taken })
+    Ok(Weights { source: Some(source), settings, identity, files: vec![file], tensors, taken })
 }
 
 /// Reads as much of the file as its header has, and no tensor beyond the last piece.
-fn read_header(file: &SourceFile) -> Result<Gguf, WeightError> {
+pub(crate) fn read_header(file: &SourceFile) -> Result<Gguf, WeightError> {
     let mut size = HEAD_SIZE;
     loop {
         let head = file.head(size).map_err(|source| error::open(file.path(), source))?;

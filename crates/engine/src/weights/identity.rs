@@ -148,7 +148,7 @@ pub(super) fn hash(source: &Source, files: &[SourceFile]) -> Result<Hash, Weight
 }
 
 /// Plain BLAKE3 of a file, read in pieces.
-fn content(file: &SourceFile) -> Result<Hash, WeightError> {
+pub(crate) fn content(file: &SourceFile) -> Result<Hash, WeightError> {
     let mut hasher = ContentHasher::default();
     let mut piece = vec![0; PIECE_SIZE];
     let mut at = 0;

@@ -6,7 +6,7 @@ use crate::settings::{Family, ModelKind, NormPlaces, Settings};
 
 /// What one stored tensor is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// This canonical tensor.
     Tensor(String),
     /// One expert of this canonical tensor.
@@ -51,7 +51,7 @@ const ENCODER_PARTS: [(&str, &str); 8] = [
 ];
 
 /// Finds what a tensor of a Hugging Face model is.
-pub(super) fn target(name: &str, family: &Family, settings: &Settings) -> Target {
+pub(crate) fn target(name: &str, family: &Family, settings: &Settings) -> Target {
     match settings.kind {
         ModelKind::Decoder => decoder(name, family, settings),
         ModelKind::Encoder => encoder(name),

@@ -27,35 +27,35 @@ use crate::gguf::TensorType;
 const HEADER_SIZE_MAX: u64 = 16 << 20;
 
 /// Tensors of one file or of one list: as many as in a GGUF file.
-pub(super) const TENSORS_MAX: usize = 65_536;
+pub(crate) const TENSORS_MAX: usize = 65_536;
 
 /// Dimensions of a tensor.
 const RANK_MAX: usize = 8;
 
 /// Bytes of a name.
-pub(super) const NAME_SIZE_MAX: usize = 512;
+pub(crate) const NAME_SIZE_MAX: usize = 512;
 
 /// The name of the entry that is no tensor.
 const METADATA: &str = "__metadata__";
 
 /// One tensor of a file. Its place is checked; its type may be one that is not supported.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) dtype: String,
-    pub(super) shape: Vec<u64>,
+pub(crate) struct Entry {
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<u64>,
     /// Where its bytes start, counted from the start of the file.
-    pub(super) start: u64,
+    pub(crate) start: u64,
 }
 
 impl Entry {
     /// The type of the numbers, if it is a supported one.
-    pub(super) fn kind(&self) -> Option<TensorType> {
+    pub(crate) fn kind(&self) -> Option<TensorType> {
         kind_of(&self.dtype)
     }
 }
 
 /// Reads and checks the header of a file.
-pub(super) fn read(file: &SourceFile) -> Result<BTreeMap<String, Entry>, WeightError> {
+pub(crate) fn read(file: &SourceFile) -> Result<BTreeMap<String, Entry>, WeightError> {
     let damaged = |what: String| WeightError::Safetensors { path: file.path().to_owned(), what };
     let failed = |source| super::error::open(file.path(), source);
     if file.len() < 8 {
@@ -77,7 +77,7 @@ pub(super) fn read(file: &SourceFile) -> Result<BTreeMap<String, Entry>, WeightE
 }
 
 /// Checks a header whose data start at `data_start` of a file of `file_len` bytes.
-pub(super) fn parse(
+pub(crate) fn parse(
     json: &[u8],
     data_start: u64,
     file_len: u64,
@@ -135,14 +135,20 @@ enum Raw {
 }
 
 /// An object whose names differ, with at most [`TENSORS_MAX`] of them.
-pub(super) struct Unique<T>(pub(super) BTreeMap<String, T>);
+pub(crate) struct Unique<T>(pub(crate) BTreeMap<String, T>);
 
 /// A value that is read knowing its name.
-pub(super) trait Named: Sized {
+pub(crate) trait Named: Sized {
     fn read<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error>;
 }
 
 impl Named for String {
+    fn read<'de, A: MapAccess<'de>>(_: &str, map: &mut A) -> Result<Self, A::Error> {
+        map.next_value()
+    }
+}
+
+impl Named for serde_json::Value {
     fn read<'de, A: MapAccess<'de>>(_: &str, map: &mut A) -> Result<Self, A::Error> {
         map.next_value()
     }

@@ -40,6 +40,8 @@ pub(super) struct Driver {
     pub(super) guesser: Option<Guesser>,
     pub(super) running: BTreeMap<SequenceId, Running>,
     pub(super) batch: Batch,
+    /// Threads that compute for anybody, and those that are added for the owner alone.
+    pub(super) threads: (usize, usize),
 }
 
 impl Driver {
@@ -68,6 +70,7 @@ impl Driver {
     /// Plans a step and computes it. Whether there was anything to compute.
     fn turn(&mut self, batch: &mut Batch) -> bool {
         self.guess();
+        self.page();
         self.desk.scheduler().plan(batch);
         // What was admitted since is in the batch already, and must be known to those who see it.
         self.welcome();
@@ -76,6 +79,29 @@ impl Driver {
             self.step(batch);
         }
         !batch.is_empty()
+    }
+
+    /// Hands sequences to the scheduler whose adapters came, and refuses those whose did not.
+    fn page(&mut self) {
+        let mut scheduler = self.desk.scheduler();
+        let mut paging = self.desk.paging();
+        let started = paging.admit(&mut scheduler);
+        let refused = paging.take_refused();
+        drop((paging, scheduler));
+        if !started.is_empty() || !refused.is_empty() {
+            // Who is here may still be in the inbox.
+            self.welcome();
+        }
+        for (id, adapter) in started {
+            if let Some(running) = self.running.get_mut(&id) {
+                running.adapt(adapter);
+            }
+        }
+        for (id, refusal) in refused {
+            if let Some(running) = self.running.get_mut(&id) {
+                running.fail(refusal);
+            }
+        }
     }
 
     /// Has the smaller model guess, where there is one and guesses would pay.
@@ -123,13 +149,14 @@ impl Driver {
         self.running.retain(|&id, running| {
             if running.is_abandoned() {
                 scheduler.cancel(id);
+                self.desk.paging().leave(id);
                 if let Some(guesser) = &mut self.guesser {
                     guesser.forget(id);
                 }
                 return false;
             }
-            if running.seed_came() {
-                scheduler.reveal(id);
+            if running.seed_came() && !scheduler.reveal(id) {
+                self.desk.paging().reveal(id);
             }
             let is_stalled = !running.send();
             if is_stalled != std::mem::replace(&mut running.is_stalled, is_stalled) {
@@ -165,8 +192,17 @@ impl Driver {
         }
     }
 
+    /// Leaves a core free, unless everything in the batch is asked by the machine's owner.
+    fn take_part(&mut self, batch: &Batch) {
+        let is_owners = |row: &Row| self.running.get(&row.id).is_some_and(|it| it.is_owners);
+        let (shared, more) = self.threads;
+        let members = if batch.rows.iter().all(is_owners) { shared + more } else { shared };
+        self.team.take_part(members);
+    }
+
     /// Computes one batch and says what came of it.
     fn step(&mut self, batch: &Batch) {
+        self.take_part(batch);
         #[cfg(test)]
         for row in &batch.rows {
             let begins = row.start == 0 && batch.tokens_of(row).first() == Some(&PANIC_TOKEN);
@@ -195,6 +231,7 @@ impl Driver {
             .collect();
         let ended = self.desk.scheduler().done(&outcomes);
         for ended in ended.expect("there is an outcome for each row of the batch that is out") {
+            self.desk.paging().leave(ended.id);
             if let Some(guesser) = &mut self.guesser {
                 guesser.forget(ended.id);
             }
@@ -216,6 +253,7 @@ impl Driver {
                 pages,
                 positions_max: self.running.get(&row.id).map_or(0, Running::positions_max),
                 wanted: wanted(row).len(),
+                adapter: self.running.get(&row.id).and_then(Running::adapter),
             });
         }
         let rows = self.model.transformer().forward(&mut self.team, &mut self.cache, &segments);

@@ -280,6 +280,7 @@ impl Guess {
             pages: &self.mind.pages,
             positions_max: self.ask.positions_max,
             wanted: usize::from(self.feed == unread.len()),
+            adapter: None,
         }
     }
 

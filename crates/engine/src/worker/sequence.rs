@@ -21,9 +21,10 @@ use commons_verify::sampling::Sampler;
 
 pub(super) use answering::Answering;
 pub(super) use embedding::Embedding;
-pub(super) use scoring::Scoring;
+pub(super) use scoring::{Judge, Scoring};
 
 use super::Wishes;
+use crate::adapter::Adapter;
 use crate::model::Model;
 
 /// What was computed for one token of a sequence.
@@ -65,6 +66,10 @@ pub(super) struct Running {
     compute: Duration,
     positions_max: usize,
     is_revealed: bool,
+    /// What changes the model for it, while it is computed.
+    adapter: Option<Arc<Adapter>>,
+    /// Whether the machine's owner asks.
+    pub(super) is_owners: bool,
     /// Whether its caller has no room for its events.
     pub(super) is_stalled: bool,
 }
@@ -75,6 +80,13 @@ pub(super) enum Task {
     Answer(Box<Answering>),
     Score(Box<Scoring>),
     Embed(Box<Embedding>),
+}
+
+impl Task {
+    /// Whether it is an answer that is held to a grammar.
+    pub(super) fn is_guided(&self) -> bool {
+        matches!(self, Self::Answer(answer) if answer.is_guided())
+    }
 }
 
 impl Running {
@@ -93,6 +105,8 @@ impl Running {
             compute: Duration::ZERO,
             positions_max,
             is_revealed,
+            adapter: None,
+            is_owners: false,
             is_stalled: false,
         }
     }
@@ -104,6 +118,16 @@ impl Running {
     /// The most positions that it may reach.
     pub(super) fn positions_max(&self) -> usize {
         self.positions_max
+    }
+
+    /// Its adapter, while it is computed.
+    pub(super) fn adapter(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
+    }
+
+    /// Its adapter is in memory.
+    pub(super) fn adapt(&mut self, adapter: Arc<Adapter>) {
+        self.adapter = Some(adapter);
     }
 
     /// Whether nobody listens any more.
@@ -212,6 +236,7 @@ impl Running {
 
     /// The scheduler has forgotten it: says the last word, unless it is said.
     pub(super) fn finish(&mut self) {
+        self.adapter = None;
         match &mut self.task {
             Task::Answer(answer) => answer.finish(self.compute),
             Task::Score(scoring) => scoring.finish(),
@@ -222,6 +247,7 @@ impl Running {
 
     /// Ends it with a failure, as far as the caller has room for it.
     pub(super) fn fail(&mut self, refusal: EngineRefusal) {
+        self.adapter = None;
         match &mut self.task {
             Task::Answer(answer) => answer.fail(refusal),
             Task::Score(scoring) => scoring.fail(refusal),

@@ -30,6 +30,8 @@ fn request(worker: &Worker, ids: &[u32], seed: Option<Seed32>) -> EngineRequest 
         caller: caller(),
         input: PromptInput::Tokens(ids.to_vec()),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling::greedy(),
         seed,
         prompt_tokens_max: 100,
@@ -46,7 +48,12 @@ fn score(worker: &Worker, ids: &[u32]) -> ScoreRequest {
         input: PromptInput::Tokens(ids.to_vec()),
         from: 1,
         top_logprobs: 0,
-        replay: Some(Replay { sampling: Sampling::greedy(), seed: None }),
+        replay: Some(Replay {
+            sampling: Sampling::greedy(),
+            seed: None,
+            constraint: None,
+            tools: None,
+        }),
     }
 }
 

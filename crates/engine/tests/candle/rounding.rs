@@ -44,7 +44,7 @@ fn compute(path: &Path, device: Device, tokens: &[u32]) -> Vec<f32> {
     let pages: Vec<u32> = (0..).take(tokens.len().div_ceil(PAGE_LEN)).collect();
     let mut cache = model.cache(KvFormat::F32, pages.len()).expect("has room");
     let (wanted, positions_max) = (tokens.len(), tokens.len());
-    let segment = Segment { tokens, start: 0, pages: &pages, positions_max, wanted };
+    let segment = Segment { tokens, start: 0, pages: &pages, positions_max, wanted, adapter: None };
     let rows = model.forward(&mut team, &mut cache, &[segment]).expect("computes");
     let rows = model.norm(team.isa(), &rows);
     model.logits(&mut team, &rows).expect("computes")

@@ -46,6 +46,7 @@ impl Lab {
             pages: &pages[text],
             positions_max: texts[text].len(),
             wanted: end - start,
+            adapter: None,
         };
         let segments: Vec<_> = pieces.iter().map(segment).collect();
         let rows = self.transformer.forward(&mut self.team, &mut self.cache, &segments);
@@ -162,7 +163,8 @@ fn pages_of_another_place_are_refused() {
     let mut lab = Lab::open(&path, Device::Candle, KvFormat::F16);
     let settings = lab.transformer.settings().clone();
     let mut cache = Cache::new(&settings, KvFormat::F16, 1).expect("has room");
-    let segment = Segment { tokens: &[1], start: 0, pages: &[0], positions_max: 1, wanted: 1 };
+    let segment =
+        Segment { tokens: &[1], start: 0, pages: &[0], positions_max: 1, wanted: 1, adapter: None };
     let refused = lab.transformer.forward(&mut lab.team, &mut cache, &[segment]);
     assert!(matches!(refused, Err(ForwardError::Elsewhere)), "{refused:?}");
 }

@@ -6,7 +6,9 @@
 //!   up; any number of threads; any instruction set: the same bits.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use commons_engine::adapter::Adapter;
 use commons_engine::cache::{KvFormat, PAGE_LEN};
 use commons_engine::forward::{LoadOptions, Segment, Transformer};
 use commons_engine::settings::ModelKind;
@@ -46,7 +48,7 @@ pub(crate) struct Computed {
 }
 
 impl Computed {
-    fn bits(&self) -> (Vec<u32>, Vec<u32>) {
+    pub(crate) fn bits(&self) -> (Vec<u32>, Vec<u32>) {
         let bits = |numbers: &[f32]| numbers.iter().map(|number| number.to_bits()).collect();
         (bits(&self.rows), bits(&self.logits))
     }
@@ -54,6 +56,16 @@ impl Computed {
 
 /// Computes texts side by side.
 pub(crate) fn compute(model: &Transformer, how: How, texts: &[&[u32]]) -> Vec<Computed> {
+    compute_adapted(model, how, texts, &vec![None; texts.len()])
+}
+
+/// The same, each text with the adapter of its place.
+pub(crate) fn compute_adapted(
+    model: &Transformer,
+    how: How,
+    texts: &[&[u32]],
+    adapters: &[Option<&Arc<Adapter>>],
+) -> Vec<Computed> {
     let mut team = Team::new(how.threads, how.isa).expect("threads");
     let pages = scattered(texts);
     let count = pages.iter().map(Vec::len).sum();
@@ -67,7 +79,14 @@ pub(crate) fn compute(model: &Transformer, how: How, texts: &[&[u32]]) -> Vec<Co
             let (tokens, positions_max) = (&text[*start..end], text.len());
             if !tokens.is_empty() {
                 let (pages, wanted) = (&pages[index], tokens.len());
-                segments.push(Segment { tokens, start: *start, pages, positions_max, wanted });
+                segments.push(Segment {
+                    tokens,
+                    start: *start,
+                    pages,
+                    positions_max,
+                    wanted,
+                    adapter: adapters[index],
+                });
                 whose.push(index);
             }
             *start = end;

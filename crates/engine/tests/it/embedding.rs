@@ -38,7 +38,8 @@ fn rows(model: &Model, ids: &[u32]) -> Vec<Vec<f64>> {
     let pages: Vec<u32> = (0..).take(ids.len().div_ceil(PAGE_LEN)).collect();
     let mut cache = Cache::new(transformer.settings(), KvFormat::F16, pages.len()).expect("room");
     let (tokens, pages, positions_max) = (ids, &pages[..], ids.len());
-    let segment = Segment { tokens, start: 0, pages, positions_max, wanted: ids.len() };
+    let segment =
+        Segment { tokens, start: 0, pages, positions_max, wanted: ids.len(), adapter: None };
     let rows = transformer.forward(&mut team, &mut cache, &[segment]).expect("computes");
     let rows = transformer.norm(Isa::best(), &rows);
     let rows = rows.chunks_exact(transformer.settings().width);

@@ -16,7 +16,14 @@ fn model() -> Model {
 }
 
 fn segment<'a>(tokens: &'a [u32], start: usize, pages: &'a [u32]) -> Segment<'a> {
-    Segment { tokens, start, pages, positions_max: start + tokens.len(), wanted: tokens.len() }
+    Segment {
+        tokens,
+        start,
+        pages,
+        positions_max: start + tokens.len(),
+        wanted: tokens.len(),
+        adapter: None,
+    }
 }
 
 /// A batch, and what is said of it.

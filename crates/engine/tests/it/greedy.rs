@@ -88,7 +88,8 @@ fn our_logits(model: &Model, case: &Case, format: KvFormat) -> Vec<Vec<f32>> {
     let (mut ids, mut start) = (case.prompt_ids.clone(), 0);
     let logits = case.steps.iter().map(|step| {
         let (tokens, pages) = (&ids[..], &pages[..]);
-        let segment = Segment { tokens, start, pages, positions_max: len, wanted: 1 };
+        let segment =
+            Segment { tokens, start, pages, positions_max: len, wanted: 1, adapter: None };
         let rows = transformer.forward(&mut team, &mut cache, &[segment]).expect("computes");
         let normed = transformer.norm(Isa::best(), &rows);
         let logits = transformer.logits(&mut team, &normed).expect("computes");

@@ -1,7 +1,11 @@
 //! The engine from outside: real files in, events out.
 
+mod adapters;
 mod bad_files;
+mod calls;
 mod embedding;
+mod exact;
+mod forms;
 mod forward;
 mod greedy;
 mod room;

@@ -16,7 +16,12 @@ const END: u32 = 2;
 
 /// Judges an answer to a request, drawn as the request says.
 fn judge(engine: &LocalEngine, request: &EngineRequest, prompt: &[u32], answer: &[u32]) -> Scores {
-    let replay = Replay { sampling: request.sampling.clone(), seed: request.seed };
+    let replay = Replay {
+        sampling: request.sampling.clone(),
+        seed: request.seed,
+        constraint: request.constraint.clone(),
+        tools: request.tools.clone(),
+    };
     let score = ScoreRequest {
         model: request.model,
         adapter: None,

@@ -10,7 +10,7 @@ use crate::support::{ask, config, listen, noise_engine, request, warm};
 /// The first event; it must be that the prompt was read.
 fn cached(sequence: &mut dyn Sequence) -> (usize, u32) {
     match block_on(sequence.next()) {
-        Some(EngineEvent::Prefilled { prompt, cached_tokens }) => (prompt.len(), cached_tokens),
+        Some(EngineEvent::Prefilled { prompt, cached_tokens, .. }) => (prompt.len(), cached_tokens),
         other => panic!("{other:?} before the prompt was read"),
     }
 }

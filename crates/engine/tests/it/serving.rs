@@ -108,12 +108,10 @@ fn an_answer_ends_before_a_stop_string() {
 #[test]
 fn requests_that_cannot_be_served_are_refused_with_a_reason() {
     use EngineRefusalCode::{InvalidPrompt, TooLong, UnknownAdapter, UnknownModel};
-    let chat = |content: &str| {
-        PromptInput::Chat(vec![Message { role: "user".into(), content: content.into() }])
-    };
+    let chat = |content: &str| PromptInput::Chat(vec![Message::new("user", content)]);
     let other = Hash::of_content(b"other");
     check_refused(|it| it.model = other, UnknownModel, "not loaded");
-    check_refused(|it| it.adapter = Some(other), UnknownAdapter, "not loaded");
+    check_refused(|it| it.adapter = Some(other), UnknownAdapter, "is not registered");
     check_refused(|it| it.input = PromptInput::Tokens(vec![]), InvalidPrompt, "empty");
     check_refused(|it| it.input = PromptInput::Tokens(vec![9_999]), InvalidPrompt, "9999");
     check_refused(|it| it.input = chat(&"bace ".repeat(3_000)), TooLong, "shorten it");
@@ -204,7 +202,7 @@ fn logits_that_are_not_numbers_fail_the_sequence_with_a_reason() {
 #[test]
 fn a_conversation_is_served_and_facts_are_what_the_file_is() {
     let (engine, facts) = noise_engine(config());
-    let message = Message { role: "user".into(), content: "bace".into() };
+    let message = Message::new("user", "bace");
     let input = PromptInput::Chat(vec![message]);
     let said = ask(&engine, EngineRequest { input, ..request(&facts, "", 5) });
     assert_eq!(said, ask(&engine, request(&facts, "bace", 5)), "without a template: continued");

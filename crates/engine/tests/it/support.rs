@@ -65,6 +65,8 @@ pub(crate) fn request(model: &LoadedModel, text: &str, count: u32) -> EngineRequ
         caller: caller(1),
         input: PromptInput::Text(text.to_owned()),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling::greedy(),
         seed: Some([7; 32]),
         prompt_tokens_max: u32::MAX,
@@ -108,7 +110,7 @@ pub(crate) fn listen_with_cached(sequence: &mut dyn Sequence) -> (Said, Option<u
         let has_ended = said.reason.is_some() || said.failure.is_some();
         assert!(!has_ended, "{event:?} behind the end");
         match event {
-            EngineEvent::Prefilled { prompt, cached_tokens } => {
+            EngineEvent::Prefilled { prompt, cached_tokens, .. } => {
                 assert!(
                     cached.is_none() && said.tokens.is_empty(),
                     "the prompt is read once, first"

@@ -82,6 +82,8 @@ fn request(worker: &Worker, text: &str, count: u32) -> EngineRequest {
         },
         input: PromptInput::Text(text.to_owned()),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling::greedy(),
         seed: Some([7; 32]),
         prompt_tokens_max: u32::MAX,

@@ -3,17 +3,21 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use commons_port::engine::{Alternative, EngineEvent, EngineRefusal, EngineRequest, Token};
+use commons_port::engine::{
+    Alternative, EngineEvent, EngineRefusal, EngineRefusalCode, EngineRequest, Token,
+};
 use commons_record::Millis;
+use commons_record::constraint::ToolFormat;
 use commons_record::settlement::EndReason;
 use commons_schedule::Status;
 use commons_verify::sampling::{Drawn, Sampler};
 use futures::channel::mpsc;
 
 use super::Drew;
+use crate::grammar::{GrammarError, Guide};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
-use crate::worker::ask::make_sampler;
+use crate::worker::ask::{Shape, make_sampler};
 use crate::worker::text::{Grown, Text};
 use crate::worker::{Wishes, failed};
 
@@ -22,6 +26,10 @@ use crate::worker::{Wishes, failed};
 pub(in crate::worker) struct Answering {
     request: EngineRequest,
     prompt: Vec<u32>,
+    guide: Option<Guide>,
+    tool_format: Option<ToolFormat>,
+    /// Control tokens whose text belongs to the answer: what reads calls looks for it.
+    spoken: Vec<u32>,
     sender: mpsc::Sender<EngineEvent>,
     /// Events that did not fit into the channel yet. No more than one step makes: a sequence that
     /// has any is not computed.
@@ -39,12 +47,16 @@ impl Answering {
     pub(in crate::worker) fn new(
         request: EngineRequest,
         prompt: Vec<u32>,
+        shape: Shape,
         sender: mpsc::Sender<EngineEvent>,
     ) -> Self {
         let text = Text::new(request.stop.clone());
         Self {
             request,
             prompt,
+            guide: shape.guide,
+            tool_format: shape.calls.as_ref().map(|calls| calls.format),
+            spoken: shape.calls.map(|calls| calls.spoken()).unwrap_or_default(),
             sender,
             unsent: VecDeque::new(),
             cached: None,
@@ -55,6 +67,10 @@ impl Answering {
             end: None,
             has_ended: false,
         }
+    }
+
+    pub(super) fn is_guided(&self) -> bool {
+        self.guide.is_some()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -100,7 +116,11 @@ impl Answering {
         }
         let cached_tokens = u32::try_from(cached).unwrap_or(u32::MAX);
         let prompt = self.prompt.clone();
-        self.unsent.push_back(EngineEvent::Prefilled { prompt, cached_tokens });
+        self.unsent.push_back(EngineEvent::Prefilled {
+            prompt,
+            cached_tokens,
+            tool_format: self.tool_format,
+        });
     }
 
     /// Draws the next token and says it.
@@ -121,7 +141,8 @@ impl Answering {
         };
         // The rows behind the vocabulary are padding.
         let logits = &logits[..logits.len().min(tokenizer.token_count())];
-        let drawn = sampler.sample(u64::from(self.count), logits);
+        let allowed = self.guide.as_mut().map(Guide::allowed).transpose().map_err(stuck)?;
+        let drawn = sampler.sample_within(u64::from(self.count), logits, allowed);
         let drawn =
             drawn.map_err(|error| failed(format!("the model's output is unusable: {error}")))?;
         let id = drawn.id;
@@ -133,7 +154,15 @@ impl Answering {
             return Ok(());
         }
         self.count += 1;
-        let grown = self.text.push(tokenizer.piece(id).unwrap_or_default());
+        if let Some(guide) = &mut self.guide {
+            guide.push(id);
+        }
+        let piece = if self.spoken.contains(&id) {
+            tokenizer.control_text(id).as_bytes()
+        } else {
+            tokenizer.piece(id).unwrap_or_default()
+        };
+        let grown = self.text.push(piece);
         let (text, has_stopped) = match grown {
             Grown::Text(text) => (text, false),
             Grown::Stopped(text) => (text, true),
@@ -173,6 +202,12 @@ impl Answering {
             self.unsent.push_back(event);
         }
     }
+}
+
+/// A grammar that cannot go on ends its own answer, and no other.
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
+pub(super) fn stuck(error: GrammarError) -> EngineRefusal {
+    EngineRefusal { code: EngineRefusalCode::InvalidConstraint, message: error.to_string() }
 }
 
 /// A drawn token, as callers hear of it.

@@ -1,13 +1,59 @@
 //! A text that is judged: what the model thinks of each token, given those before it.
 
 use commons_port::engine::{EngineRefusal, Score, ScoreRequest, Scores, Token};
-use commons_verify::sampling::{Drawn, Sampler};
+use commons_verify::sampling::{Drawn, Replayed, SampleError, Sampler};
 use futures::channel::oneshot;
 
 use super::Seen;
-use super::answering::describe;
+use super::answering::{describe, stuck};
+use crate::grammar::Guide;
 use crate::model::Model;
 use crate::worker::failed;
+
+/// What judges the tokens of a text.
+#[derive(Debug)]
+pub(in crate::worker) struct Judge {
+    sampler: Sampler,
+    /// What the answer had to keep to.
+    guide: Option<Guide>,
+    /// Whether it did not: no grammar leads to what follows.
+    is_astray: bool,
+}
+
+impl Judge {
+    pub(in crate::worker) fn new(sampler: Sampler, guide: Option<Guide>) -> Self {
+        Self { sampler, guide, is_astray: false }
+    }
+
+    /// What would be drawn at a place of the answer.
+    fn draw(&mut self, place: u64, logits: &[f32]) -> Result<Drawn, EngineRefusal> {
+        let guide = self.guide.as_mut().filter(|_| !self.is_astray);
+        let allowed = guide.map(Guide::allowed).transpose().map_err(stuck)?;
+        self.sampler.sample_within(place, logits, allowed).map_err(unusable)
+    }
+
+    /// How a token compares with that. One that was not allowed is infinitely far away, and so is
+    /// whatever stands behind it.
+    fn judge(
+        &mut self,
+        place: u64,
+        logits: &[f32],
+        id: u32,
+    ) -> Result<(Replayed, Vec<(u32, i32)>), EngineRefusal> {
+        let guide = self.guide.as_mut().filter(|_| !self.is_astray);
+        let allowed = guide.map(Guide::allowed).transpose().map_err(stuck)?;
+        self.is_astray |= allowed.is_some_and(|allowed| !allowed.contains(id));
+        let allowed = allowed.filter(|_| !self.is_astray);
+        let judged = self.sampler.judge_within(place, logits, id, allowed);
+        let (mut replayed, top) = judged.map_err(unusable)?;
+        match &mut self.guide {
+            Some(_) if self.is_astray => replayed.margin = f64::INFINITY,
+            Some(guide) => guide.push(id),
+            None => {}
+        }
+        Ok((replayed, top))
+    }
+}
 
 /// A text on its way.
 #[derive(Debug)]
@@ -16,7 +62,7 @@ pub(in crate::worker) struct Scoring {
     /// The next token to judge: the logits before it come next.
     at: usize,
     from: usize,
-    sampler: Sampler,
+    judge: Judge,
     is_replay: bool,
     scores: Vec<Score>,
     next: Option<(Score, bool)>,
@@ -27,7 +73,7 @@ impl Scoring {
     pub(in crate::worker) fn new(
         request: &ScoreRequest,
         tokens: Vec<u32>,
-        sampler: Sampler,
+        judge: Judge,
         sender: oneshot::Sender<Result<Scores, EngineRefusal>>,
     ) -> Self {
         let from = request.from as usize;
@@ -36,7 +82,7 @@ impl Scoring {
             tokens,
             at: from.max(1),
             from,
-            sampler,
+            judge,
             is_replay: request.replay.is_some(),
             scores: nothing_before.into_iter().collect(),
             next: None,
@@ -58,17 +104,16 @@ impl Scoring {
         if seen.position + 1 != self.at {
             return Ok(());
         }
-        let unusable = |error| failed(format!("the model's output is unusable: {error}"));
         let logits = &seen.logits[..seen.logits.len().min(model.tokenizer().token_count())];
         let place = (self.at - self.from.min(self.at)) as u64;
         let Some(&id) = self.tokens.get(self.at) else {
-            let drawn = self.sampler.sample(place, logits).map_err(unusable)?;
+            let drawn = self.judge.draw(place, logits)?;
             let ends = model.tokenizer().is_end(drawn.id);
             let score = Score { token: Some(token(model, drawn)), margin: None };
             self.next = Some((score, ends));
             return Ok(());
         };
-        let (replayed, top) = self.sampler.judge(place, logits, id).map_err(unusable)?;
+        let (replayed, top) = self.judge.judge(place, logits, id)?;
         let drawn = Drawn { id, logprob_micro: replayed.logprob_micro, top };
         let margin = self.is_replay.then_some(replayed.margin);
         self.scores.push(Score { token: Some(token(model, drawn)), margin });
@@ -97,6 +142,11 @@ impl Scoring {
             let _ = sender.send(outcome);
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
+fn unusable(error: SampleError) -> EngineRefusal {
+    failed(format!("the model's output is unusable: {error}"))
 }
 
 fn token(model: &Model, drawn: Drawn) -> Token {

@@ -30,6 +30,7 @@ fn check(sequences: &[(usize, usize)], window: Option<usize>) -> usize {
             pages,
             positions_max: 0,
             wanted: 0,
+            adapter: None,
         })
         .collect();
     let batch = Batch::new(&settings, &segments);
