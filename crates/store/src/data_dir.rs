@@ -4,6 +4,7 @@
 //! DIR/lock          held for as long as a node runs; holds its process id
 //! DIR/format        the version of this layout, as a number in text
 //! DIR/keys/NAME.key one secret seed each, see `key_file`
+//! DIR/adapters/     see `adapters`
 //! DIR/journal.redb  see `journal`
 //! ```
 
@@ -159,7 +160,7 @@ pub(crate) fn private_file() -> OpenOptions {
     options
 }
 
-fn create_private_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -2,6 +2,7 @@
 //!
 //! * [`data_dir`]: the folder, owned by one process at a time, and the format of what is in it;
 //! * [`key_file`]: secret seeds, one small file each;
+//! * [`adapters`]: copies of adapters that the owner took in;
 //! * [`journal`]: `port`'s journal over redb.
 //!
 //! Everything here is blocking code on threads of its own; what it hands out are futures that
@@ -9,6 +10,7 @@
 //!
 //! Not here: what the tables mean (see the crates that write them), and any decision.
 
+pub mod adapters;
 pub mod data_dir;
 pub mod journal;
 pub mod key_file;
