@@ -149,6 +149,8 @@ fn alone(engine: &LocalEngine, args: &Args) -> anyhow::Result<Timed> {
         },
         input: PromptInput::Text(PROMPT.to_owned()),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling::greedy(),
         seed: Some([0; 32]),
         prompt_tokens_max: 512,

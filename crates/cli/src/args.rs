@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::command::{
-    bench, chat, demo, doctor, invite, join, models, peers, receipts, stop, up, why,
+    adapters, bench, chat, demo, doctor, engine, invite, join, models, peers, receipts, stop, up,
+    why,
 };
 
 /// A peer-to-peer compute commons for open models
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Demo(demo::Args),
     Chat(chat::Args),
     Models(models::Args),
+    Adapters(adapters::Args),
     Peers(peers::Args),
     Invite(invite::Args),
     Join(join::Args),
@@ -46,4 +48,6 @@ pub(crate) enum Command {
     Why(why::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    #[command(hide = true)]
+    Engine(engine::Args),
 }

@@ -1,9 +1,11 @@
 //! The commands, one file each: its `Args`, and a `run` that takes them and a writer.
 
+pub(crate) mod adapters;
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod engine;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod models;
@@ -23,6 +25,11 @@ use crate::settings::{Environment, Settings};
 
 /// Runs the command that was typed.
 pub(crate) fn run(args: Args, out: &mut Output<'_>) -> anyhow::Result<ExitCode> {
+    // A runtime has threads, and a jail closes around one: this comes before. It needs no
+    // folder either.
+    if let Command::Engine(args) = &args.command {
+        return engine::run(args, out);
+    }
     let settings = Settings::resolve(args.global.data_dir, &Environment::read())?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.enable_all().build().context("failed to start the async runtime")?;
@@ -43,6 +50,7 @@ async fn dispatch(
         Command::Demo(args) => demo::run(args, out).await?,
         Command::Chat(args) => chat::run(args, settings, out).await?,
         Command::Models(args) => models::run(args, settings, out).await?,
+        Command::Adapters(args) => adapters::run(args, settings, out).await?,
         Command::Peers(args) => peers::run(args, settings, out).await?,
         Command::Invite(args) => invite::run(args, settings, out).await?,
         Command::Join(args) => join::run(args, settings, out).await?,
@@ -50,6 +58,7 @@ async fn dispatch(
         Command::Receipts(args) => return receipts::run(args, settings, out).await,
         Command::Doctor(args) => return doctor::run(args, settings, out).await,
         Command::Bench(args) => return bench::run(args, out).await,
+        Command::Engine(args) => return engine::run(&args, out),
     }
     Ok(ExitCode::SUCCESS)
 }

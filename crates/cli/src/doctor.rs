@@ -3,11 +3,13 @@
 //!
 //! * `system`: processor, memory, accelerators, open files and the clock;
 //! * `folder`: the data folder, its keys and its lock;
+//! * `process`: how the process is jailed that computes models;
 //! * `reach`: the running node, ports and model files.
 //!
 //! A fault keeps a node from working; a note is worth knowing.
 
 mod folder;
+mod process;
 mod reach;
 mod system;
 
@@ -71,6 +73,7 @@ impl Finding {
 /// Runs every check. None of them stops another.
 pub(crate) async fn examine(subject: &Subject) -> Vec<Finding> {
     let mut findings = system::examine();
+    findings.push(process::examine(&subject.models));
     findings.extend(folder::examine(&subject.settings));
     findings.extend(reach::examine(subject).await);
     findings

@@ -2,6 +2,7 @@
 //!
 //! Not here: which models there are (`model_path.rs`), and for whom they are computed.
 
+use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
@@ -19,7 +20,8 @@ const NO_DRAFT: usize = 0;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// How many threads compute [default: one less than the processors]
+    /// How many threads compute [default: one less than the processors, and all of them while
+    /// everything that is computed is asked by this node's owner]
     #[arg(long, value_name = "N", env = "COMMONS_THREADS")]
     pub(crate) threads: Option<NonZeroU16>,
 
@@ -112,13 +114,49 @@ pub(crate) fn isa(name: Option<&str>) -> anyhow::Result<Isa> {
     Isa::named(name).context("choose another with `--isa NAME`, or leave it out for the fastest")
 }
 
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Size {
+    /// In bytes.
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
 impl EngineArgs {
+    /// The same flags, as they are typed: for another process of this program.
+    pub(crate) fn to_args(&self) -> Vec<String> {
+        fn name(value: &impl ValueEnum) -> Option<String> {
+            value.to_possible_value().map(|it| it.get_name().to_owned())
+        }
+        let Self { threads, device, isa, slots, context, kv, kv_memory, prefix_cache, speculation } =
+            self;
+        let typed = [
+            ("--threads", threads.map(|it| it.to_string())),
+            ("--device", device.map(|it| it.to_string())),
+            ("--isa", isa.clone()),
+            ("--slots", slots.map(|it| it.to_string())),
+            ("--context", context.map(|it| it.to_string())),
+            ("--kv", kv.as_ref().and_then(name)),
+            ("--kv-memory", kv_memory.map(|it| it.to_string())),
+            ("--prefix-cache", prefix_cache.as_ref().and_then(name)),
+            ("--speculation", speculation.as_ref().and_then(name)),
+        ];
+        let typed = typed.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        typed.flatten().collect()
+    }
+
     /// What was typed, as the engine takes it.
     pub(crate) fn config(&self) -> anyhow::Result<WorkerConfig> {
         let default = WorkerConfig::default();
         Ok(WorkerConfig {
             slots: self.slots.map_or(default.slots, usize::from),
             threads: self.threads.map_or(default.threads, |it| usize::from(it.get())),
+            threads_for_owner: if self.threads.is_some() { 0 } else { default.threads_for_owner },
             isa: isa(self.isa.as_deref())?,
             device: self.device.unwrap_or(default.device),
             context_len_max: self.context.map_or(default.context_len_max, |it| it as usize),
@@ -156,12 +194,13 @@ mod tests {
     fn what_was_typed_is_what_the_engine_is_told() {
         let check = |args: &[&str], want: WorkerConfig| assert_eq!(typed(args), Ok(want));
         let default = WorkerConfig::default();
-        check(&["--threads", "3"], WorkerConfig { threads: 3, ..default });
+        check(&["--threads", "3"], WorkerConfig { threads: 3, threads_for_owner: 0, ..default });
         let all = "--threads 2 --device cuda:1 --isa scalar --slots 4 --context 4096 --kv q8 --kv-memory 2GiB \
                    --prefix-cache off --speculation off";
         let want = WorkerConfig {
             slots: 4,
             threads: 2,
+            threads_for_owner: 0,
             isa: Isa::SCALAR,
             device: Device::Cuda(1),
             context_len_max: 4096,
@@ -172,8 +211,13 @@ mod tests {
             ..default
         };
         check(&all.split_whitespace().collect::<Vec<_>>(), want);
+        let split: Vec<_> = all.split_whitespace().collect();
+        let parsed = Typed::try_parse_from([&["commons"], &split[..]].concat()).expect("parses");
+        let again = parsed.engine.to_args();
+        let again: Vec<_> = again.iter().map(String::as_str).collect();
+        assert_eq!(typed(&again), Ok(want), "another process is told the same: {again:?}");
         let on = ["--threads", "2", "--prefix-cache", "on", "--speculation", "on"];
-        check(&on, WorkerConfig { threads: 2, ..default });
+        check(&on, WorkerConfig { threads: 2, threads_for_owner: 0, ..default });
     }
 
     #[test]

@@ -9,11 +9,15 @@
 //!
 //! * `config`: what was typed, as what it means;
 //! * `open`: the folder, its keys and its sockets; `serve`: the node and its listeners;
-//! * `models`: loading with progress; `tell`: lines for people and events for programs;
+//! * `compute`: where models are computed, in a process of their own or in this one;
+//! * `models`: loading with progress; `kept`: adapters that outlive the node; `foreign`: engines of others, by address; `tell`: lines for people and events for programs;
 //! * `stop`: what ends a node; `environment`: logs.
 
+mod compute;
 mod config;
 mod environment;
+mod foreign;
+mod kept;
 mod models;
 mod open;
 mod serve;
@@ -77,6 +81,14 @@ async fn bring_up(
     teller: &mut Teller<'_, '_>,
 ) -> anyhow::Result<()> {
     models::load_all(&config.models, &running.engine, teller).await?;
+    running.restore_adapters().await?;
+    if let Some(event) = running.process_news() {
+        teller.tell(&event)?;
+    }
+    running.look_at_foreign().await;
+    while let Some(event) = running.foreign_news() {
+        teller.tell(&event)?;
+    }
     if let Some(ticket) = &config.join {
         let join = running.node.join(ticket.to_string()).await;
         let view = join.context("failed to begin to join the mesh")?;

@@ -11,6 +11,7 @@
 
 mod course;
 mod logprobs;
+mod speech;
 mod stream;
 mod whole;
 mod wire;

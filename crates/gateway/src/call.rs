@@ -1,13 +1,16 @@
 //! A request as it is meant: a question for the node, and how its answer is to be told.
 //!
 //! * `chat`, `completion`: the two dialects' bodies;
+//! * `constraint`, `tools`: what the answer must look like, and what it may call;
 //! * `message`: one message of a conversation;
 //! * `sampling`: the numbers that both share.
 
 mod chat;
 mod completion;
+mod constraint;
 mod message;
 mod sampling;
+mod tools;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -39,6 +42,8 @@ pub(crate) struct Telling {
     pub(crate) dialect: Dialect,
     pub(crate) delivery: Delivery,
     pub(crate) wants_logprobs: bool,
+    /// Whether the answer may call functions.
+    pub(crate) has_tools: bool,
 }
 
 /// Whose words are used.

@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 
 pub use client::{Client, ClientError, EventLines};
 
+use crate::adapters::OwnersOnly;
 use crate::body::JsonText;
 use crate::error::ApiError;
 use crate::models::invalid_path;
@@ -59,7 +60,7 @@ pub fn control_router(state: GatewayState, shutdown: oneshot::Sender<()>) -> Rou
         .route("/join", post(join))
         .route("/shutdown", post(shut_down))
         .layer(Extension(shutdown));
-    let routes = router::public_routes().merge(commands);
+    let routes = router::public_routes().merge(commands).layer(Extension(OwnersOnly));
     router::finish(router::with_fallbacks(routes), state)
 }
 

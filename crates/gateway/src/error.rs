@@ -9,9 +9,9 @@
 //!
 //! | status | codes |
 //! |---|---|
-//! | 400 | `invalid_request`, `context_length_exceeded`, `unsupported` |
+//! | 400 | `invalid_request`, `invalid_constraint`, `context_length_exceeded`, `unsupported` |
 //! | 403 | `privacy_class`: the caller's own header forbids it; `not_authority` |
-//! | 404 | `model_not_found`, `not_found` |
+//! | 404 | `model_not_found`, `adapter_not_found`, `not_found` |
 //! | 429 | `overloaded`, always with `Retry-After` |
 //! | 502 | `provider_failed` |
 //! | 503 | `unavailable`, `storage_failed`, `shutting_down` |
@@ -143,10 +143,13 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {
             RefusalCode::InvalidRequest
+            | RefusalCode::InvalidConstraint
             | RefusalCode::ContextLengthExceeded
             | RefusalCode::Unsupported => StatusCode::BAD_REQUEST,
             RefusalCode::PrivacyClass | RefusalCode::NotAuthority => StatusCode::FORBIDDEN,
-            RefusalCode::ModelNotFound | RefusalCode::NotFound => StatusCode::NOT_FOUND,
+            RefusalCode::ModelNotFound | RefusalCode::AdapterNotFound | RefusalCode::NotFound => {
+                StatusCode::NOT_FOUND
+            }
             RefusalCode::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             RefusalCode::ProviderFailed => StatusCode::BAD_GATEWAY,
             RefusalCode::Unavailable | RefusalCode::StorageFailed | RefusalCode::ShuttingDown => {

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod adapters;
 mod answer;
 mod body;
 mod call;

@@ -5,6 +5,7 @@
 //! | `GET /healthz` | `ok`, without asking the node |
 //! | `GET /metrics` | counters for the operator |
 //! | `GET /v1/models`, `GET /v1/models/{id}` | what can be asked for |
+//! | `GET`, `POST /v1/adapters`, `DELETE /v1/adapters/{id}` | the owner's adapters |
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | an answer |
 //!
 //! A model's id is one path segment, percent-decoded. Everything else is a 404 or a 405 in the
@@ -13,11 +14,11 @@
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::error::ApiError;
 use crate::state::GatewayState;
-use crate::{access, answer, metrics, models};
+use crate::{access, adapters, answer, metrics, models};
 
 /// The public API, behind its access rules.
 pub fn router(state: GatewayState) -> Router {
@@ -32,6 +33,8 @@ pub(crate) fn public_routes() -> Router<GatewayState> {
         .route("/metrics", get(metrics::get_metrics))
         .route("/v1/models", get(models::list_models))
         .route("/v1/models/{id}", get(models::get_model))
+        .route("/v1/adapters", get(adapters::list_adapters).post(adapters::add_adapter))
+        .route("/v1/adapters/{id}", delete(adapters::remove_adapter))
         .route("/v1/chat/completions", post(answer::create_chat_completion))
         .route("/v1/completions", post(answer::create_completion))
 }

@@ -3,8 +3,11 @@
 //! The gateway and the command line speak to a node through [`NodeApi`] and nothing else. The
 //! values here know no HTTP. Every refusal has a stable code and a sentence (Rule N1).
 
+use std::path::PathBuf;
+
 use commons_port::engine::Token;
 use commons_port::{BoxFuture, BoxStream};
+use commons_record::constraint::ToolFormat;
 use commons_record::mesh::Usage;
 use commons_record::order::{PrivacyClass, Prompt, Sampling};
 use commons_record::seed::SeedTranscript;
@@ -20,6 +23,15 @@ pub trait NodeApi: Send + Sync {
 
     /// Models that can be asked for now, here and in the mesh, sorted by name.
     fn models(&self) -> BoxFuture<'static, Vec<ModelView>>;
+
+    /// Adapters that this node's engines have, sorted by the name of their model and their own.
+    fn adapters(&self) -> BoxFuture<'static, Vec<AdapterView>>;
+
+    /// Takes in an adapter: it can be asked for once this resolves.
+    fn add_adapter(&self, add: AdapterToAdd) -> BoxFuture<'static, Result<AdapterView, Refusal>>;
+
+    /// Forgets an adapter. What is being computed with it is finished.
+    fn remove_adapter(&self, id: String) -> BoxFuture<'static, Result<AdapterView, Refusal>>;
 
     /// What this node is and how it stands.
     fn status(&self) -> BoxFuture<'static, StatusView>;
@@ -63,7 +75,8 @@ pub enum Opening {
 /// A request for an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// A model's name, or its hash in hexadecimal.
+    /// A model's name, or its hash in hexadecimal; with an adapter `MODEL+ADAPTER`, of which each
+    /// may be a name or a hash.
     pub model: String,
     /// What to continue.
     pub prompt: Prompt,
@@ -104,10 +117,12 @@ pub struct AnswerHead {
     pub scope: Scope,
     /// The recorded decision's hash.
     pub route: Hash,
-    /// The model's name.
+    /// The model's name, with that of the adapter: `MODEL+ADAPTER`.
     pub model_name: String,
     /// The model's file.
     pub model: Hash,
+    /// The adapter, if one is applied.
+    pub adapter: Option<Hash>,
 }
 
 /// What an answer has to say.
@@ -117,6 +132,8 @@ pub enum AnswerEvent {
     Prefilled {
         /// Its size, and how much of it was cached.
         usage: Usage,
+        /// How calls are written in the answer's text; none where there were no tools.
+        tool_format: Option<ToolFormat>,
     },
     /// The next token.
     Token(Token),
@@ -156,6 +173,9 @@ pub struct AnswerProof {
     pub quantisation: String,
     /// The adapter that was applied, if one was.
     pub adapter: Option<Hash>,
+    /// How its numbers were stored, by the receipt: `F16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_format: Option<String>,
     /// What computed it, by the receipt; none if the receipt did not come in time.
     pub class: Option<EngineClass>,
     /// What the seed was made of.
@@ -188,8 +208,12 @@ impl Refusal {
 pub enum RefusalCode {
     /// Nobody in reach holds the model.
     ModelNotFound,
+    /// Who holds the model does not have the adapter.
+    AdapterNotFound,
     /// The request is malformed or asks for what does not exist.
     InvalidRequest,
+    /// What the answer must look like cannot be understood, or is too much.
+    InvalidConstraint,
     /// Prompt and answer do not fit the model's context.
     ContextLengthExceeded,
     /// The request is well-formed, and this version does not support it.
@@ -219,7 +243,9 @@ impl RefusalCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ModelNotFound => "model_not_found",
+            Self::AdapterNotFound => "adapter_not_found",
             Self::InvalidRequest => "invalid_request",
+            Self::InvalidConstraint => "invalid_constraint",
             Self::ContextLengthExceeded => "context_length_exceeded",
             Self::Unsupported => "unsupported",
             Self::PrivacyClass => "privacy_class",
@@ -235,6 +261,47 @@ impl RefusalCode {
     }
 }
 
+/// An adapter that an engine of this node has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterView {
+    /// What to ask for: `MODEL+ADAPTER`.
+    pub id: String,
+    /// The adapter's name.
+    pub name: String,
+    /// The hash of its file.
+    pub adapter: Hash,
+    /// The name of the model that it changes.
+    pub model_name: String,
+    /// The model's file.
+    pub model: Hash,
+    /// `lora`, `rslora` or `dora`.
+    pub method: String,
+    /// Its largest rank.
+    pub rank: u32,
+    /// How its numbers are stored while they are computed with.
+    pub format: String,
+    /// Its length in bytes.
+    pub file_size: u64,
+}
+
+/// An adapter to take in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterToAdd {
+    /// The file or folder, on the node's machine.
+    pub path: PathBuf,
+    /// The model that it changes, by name or hash; none means the one loaded model that it fits.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What to call it; none means the name of the file or folder.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whether its numbers are rounded to `Q8_0`.
+    #[serde(default)]
+    pub round: bool,
+}
+
 /// A model that can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelView {
@@ -248,6 +315,12 @@ pub struct ModelView {
     pub context_len: u32,
     /// Whether this node holds it.
     pub is_local: bool,
+    /// The foreign engine that has it for this node, and where; none if nobody else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The adapter that is applied, if this is a model with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Hash>,
     /// Peers that hold it.
     pub peers: Vec<PeerId>,
     /// When it became known here, in milliseconds of Unix time.

@@ -23,9 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{
     Answer, AnswerEnd, AnswerEvent, AnswerHead, AnswerProof, Ask, Refusal, RefusalCode,
 };
-use crate::candidates::{self, Routed, Target};
+use crate::candidates::{self, Routed};
 use crate::serve;
 use crate::start::Inner;
+use crate::target::{self, Target};
 use crate::tasks::{lock, within};
 use crate::wire::{self, Link};
 
@@ -64,7 +65,7 @@ async fn route_and_try(inner: &Arc<Inner>, ask: &Ask) -> Result<Answer, Refusal>
     let invalid = |error: String| Refusal::new(RefusalCode::InvalidRequest, error);
     ask.prompt.check().map_err(|error| invalid(format!("the prompt: {error}")))?;
     ask.sampling.check().map_err(|error| invalid(error.to_string()))?;
-    let target = candidates::resolve(inner, &ask.model)?;
+    let target = target::resolve(inner, &ask.model)?;
     let request = RequestId::from_bytes(draw(&*inner.ports.entropy));
     let (mut excluded, mut last) = (Vec::new(), None);
     for number in 0..ATTEMPTS_MAX {
@@ -97,6 +98,7 @@ async fn route_and_try(inner: &Arc<Inner>, ask: &Ask) -> Result<Answer, Refusal>
 fn is_worth_another(refusal: &WireRefusal) -> bool {
     match refusal.code {
         WireCode::InvalidPrompt
+        | WireCode::InvalidConstraint
         | WireCode::TooLong
         | WireCode::PrivacyClass
         | WireCode::Unsupported
@@ -139,6 +141,7 @@ impl Attempt<'_> {
             route: routed.decision,
             model_name: target.name.clone(),
             model: target.model,
+            adapter: target.adapter,
         };
         let (events, receiver) = mpsc::channel(EVENT_QUEUE_LEN);
         let (accepted, started) = oneshot::channel();
@@ -186,7 +189,7 @@ impl Attempt<'_> {
             attempt: self.number,
             provider: self.peer,
             model: self.target.model,
-            adapter: None,
+            adapter: self.target.adapter,
             prompt: ask.prompt.clone(),
             sampling: ask.sampling.clone(),
             seed: ask.seed,
@@ -343,7 +346,9 @@ impl Session {
                 }
                 return;
             }
-            Event::Prefilled(usage) => AnswerEvent::Prefilled { usage },
+            Event::Prefilled { usage, tool_format } => {
+                AnswerEvent::Prefilled { usage, tool_format }
+            }
             Event::Token(token) => {
                 self.timing.token(self.inner.ports.clock.now());
                 if self.head.scope == Scope::Mesh {
@@ -382,7 +387,9 @@ impl Session {
                 peer: self.head.peer,
                 model: self.head.model,
                 quantisation: self.quantisation.clone(),
-                adapter: None,
+                adapter: self.head.adapter,
+                adapter_format: receipt
+                    .and_then(|it| Some(it.body().ran.adapter.as_ref()?.format.clone())),
                 class: receipt.map(|it| it.body().ran.engine.clone()),
                 seed: done.seed,
             },
@@ -423,6 +430,7 @@ fn note_failure_of(inner: &Inner, head: &AnswerHead, refusal: &WireRefusal) {
             | WireCode::Silent
             | WireCode::ProtocolViolation
             | WireCode::EngineFailed
+            | WireCode::Unavailable
             | WireCode::StorageFailed
             | WireCode::ShuttingDown
     );
@@ -434,8 +442,10 @@ fn note_failure_of(inner: &Inner, head: &AnswerHead, refusal: &WireRefusal) {
 /// What the user is told when an exchange is refused or breaks off.
 pub(crate) fn refusal_of(refusal: &WireRefusal) -> Refusal {
     let code = match refusal.code {
-        WireCode::UnknownModel | WireCode::UnknownAdapter => RefusalCode::ModelNotFound,
+        WireCode::UnknownModel => RefusalCode::ModelNotFound,
+        WireCode::UnknownAdapter => RefusalCode::AdapterNotFound,
         WireCode::InvalidPrompt => RefusalCode::InvalidRequest,
+        WireCode::InvalidConstraint => RefusalCode::InvalidConstraint,
         WireCode::TooLong => RefusalCode::ContextLengthExceeded,
         WireCode::PrivacyClass => RefusalCode::PrivacyClass,
         WireCode::Unsupported => RefusalCode::Unsupported,
@@ -443,9 +453,10 @@ pub(crate) fn refusal_of(refusal: &WireRefusal) -> Refusal {
         WireCode::StorageFailed => RefusalCode::StorageFailed,
         WireCode::Deadline => RefusalCode::DeadlineExceeded,
         WireCode::ShuttingDown => RefusalCode::ShuttingDown,
-        WireCode::NotSharing | WireCode::NotAMember | WireCode::UnknownPolicy => {
-            RefusalCode::Unavailable
-        }
+        WireCode::NotSharing
+        | WireCode::NotAMember
+        | WireCode::UnknownPolicy
+        | WireCode::Unavailable => RefusalCode::Unavailable,
         // Orders that are our own making, and exchanges that broke: the provider's side failed us.
         _ => RefusalCode::ProviderFailed,
     };

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use commons_exchange::message::{LoadAnswer, LoadQuestion};
+use commons_port::engine::{Origin, Reach};
 use commons_port::journal::{Change, Table};
 use commons_port::net::Path;
 use commons_port::time::draw;
+use commons_record::mesh::{PRESENCE_LEASE_MAX, PresentAdapter};
 use commons_record::order::COMPLETION_TOKENS_MAX;
 use commons_record::{Hash, Millis, PeerId, RequestId};
 use commons_route::{
@@ -19,6 +21,7 @@ use futures::future::join_all;
 
 use crate::api::{Ask, DecisionView, Refusal, RefusalCode};
 use crate::start::Inner;
+use crate::target::Target;
 use crate::tasks::{lock, within};
 use crate::wire::{self, Link};
 
@@ -26,52 +29,11 @@ use crate::wire::{self, Link};
 /// speaks for it.
 const LOAD_MAX: Millis = Millis(400);
 
+/// What this node's own engines have needs no announcement to be known.
+const OWN_LEASE: Millis = PRESENCE_LEASE_MAX;
+
 /// Peers that are asked how busy they are.
 const PROBES_MAX: usize = 8;
-
-/// The model that a request is for.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) model: Hash,
-    pub(crate) name: String,
-    pub(crate) quantisation: String,
-    pub(crate) context_len: u32,
-}
-
-/// Finds a model by name or hash, here first and then in the mesh.
-pub(crate) fn resolve(inner: &Inner, asked: &str) -> Result<Target, Refusal> {
-    let hash = asked.parse::<Hash>().ok();
-    let is_it = |model: &Hash, name: &str| hash == Some(*model) || asked == name;
-    for model in inner.ports.engine.models() {
-        if is_it(&model.model, &model.name) {
-            let (name, quantisation) = (model.name, model.quantisation);
-            let context_len = model.context_len;
-            return Ok(Target { model: model.model, name, quantisation, context_len });
-        }
-    }
-    let now = inner.ports.clock.now();
-    let roster = lock(&inner.roster);
-    let models = roster.members(now).flat_map(|member| &member.presence.models);
-    let mut found: Vec<_> = models.filter(|it| is_it(&it.model, &it.name)).collect();
-    // One name can stand for different files: the same one is taken every time, and the answer
-    // says which. The hash as the name leaves no doubt.
-    found.sort_by_key(|it| it.model);
-    let first = found.first().ok_or_else(|| unknown(asked))?;
-    Ok(Target {
-        model: first.model,
-        name: first.name.clone(),
-        quantisation: first.quantisation.clone(),
-        context_len: first.context_len,
-    })
-}
-
-fn unknown(asked: &str) -> Refusal {
-    let asked: String = asked.chars().take(120).collect();
-    let sentence = format!(
-        "no node in reach holds the model {asked:?}; `commons models` lists what can be asked for"
-    );
-    Refusal::new(RefusalCode::ModelNotFound, sentence)
-}
 
 /// A decision, as the request goes on with it.
 pub(crate) struct Routed {
@@ -94,7 +56,7 @@ pub(crate) async fn route(
         request,
         attempt,
         model: target.model,
-        adapter: None,
+        adapter: target.adapter,
         context_needed: ask.completion_tokens_max.unwrap_or(1),
         completion_tokens_max: ask.completion_tokens_max.unwrap_or(COMPLETION_TOKENS_MAX),
         class: ask.class,
@@ -102,7 +64,10 @@ pub(crate) async fn route(
     };
     let candidates = gather(inner, &question).await;
     let now = inner.ports.clock.now();
-    let decision = decide(&Policy::DEFAULT, now, &question, &candidates);
+    // Only an engine that this node's owner named lies outside the mesh: naming it was the yes.
+    let is_cloud_allowed = candidates.iter().any(|it| it.place == Place::Cloud);
+    let policy = Policy { is_cloud_allowed, ..Policy::DEFAULT };
+    let decision = decide(&policy, now, &question, &candidates);
     let key = [request.as_bytes().as_slice(), &attempt.to_be_bytes()].concat();
     let outcome = match decision.outcome {
         Outcome::Serve { peer, .. } => Ok(peer),
@@ -117,7 +82,8 @@ pub(crate) async fn route(
 
 fn refusal(code: RefuseCode, model: &str) -> Refusal {
     let told = match code {
-        RefuseCode::UnknownModel | RefuseCode::UnknownAdapter => RefusalCode::ModelNotFound,
+        RefuseCode::UnknownModel => RefusalCode::ModelNotFound,
+        RefuseCode::UnknownAdapter => RefusalCode::AdapterNotFound,
         RefuseCode::ContextTooShort => RefusalCode::ContextLengthExceeded,
         RefuseCode::PrivacyClass | RefuseCode::CloudNotAllowed => RefusalCode::PrivacyClass,
         RefuseCode::Overloaded => RefusalCode::Overloaded,
@@ -150,20 +116,25 @@ async fn gather(inner: &Arc<Inner>, question: &Request) -> Vec<Candidate> {
 }
 
 fn own(inner: &Inner, question: &Request) -> Option<Candidate> {
-    let models = inner.ports.engine.models();
-    let model = models.into_iter().find(|it| it.model == question.model)?;
-    let load = inner.ports.engine.load(&model.model);
+    let engine = &inner.ports.engine;
+    let model = engine.models().into_iter().find(|it| it.model == question.model)?;
+    let load = engine.load(&model.model);
     let peer = inner.peer();
+    let place = match engine.origin(&model.model) {
+        Origin::Node | Origin::Foreign { reach: Reach::Machine, .. } => Place::Local,
+        Origin::Foreign { reach: Reach::Lan, .. } => Place::Lan,
+        Origin::Foreign { reach: Reach::Internet, .. } => Place::Cloud,
+    };
     Some(Candidate {
-        place: Place::Local,
+        place,
         peer,
         holds: Some(HeldModel {
             model: model.model,
-            adapter: None,
+            adapter: question.adapter.filter(|it| engine.adapter(&model.model, it).is_some()),
             quantisation: model.quantisation,
             context_len: model.context_len,
         }),
-        lease_left: Millis(0),
+        lease_left: if place.has_lease() { OWN_LEASE } else { Millis(0) },
         load: load.map(|it| Load { running: it.running, queued: it.queued, slots: it.slots }),
         measured: lock(&inner.roster).speed(&peer, &question.model),
     })
@@ -172,6 +143,7 @@ fn own(inner: &Inner, question: &Request) -> Option<Candidate> {
 fn others(inner: &Inner, question: &Request) -> Vec<Candidate> {
     let now = inner.ports.clock.now();
     let roster = lock(&inner.roster);
+    let has = |held: &[PresentAdapter], it: &Hash| held.iter().any(|held| held.adapter == *it);
     let candidate = |member: &crate::roster::Member| {
         let held = member.presence.models.iter().find(|it| it.model == question.model)?;
         Some(Candidate {
@@ -179,7 +151,7 @@ fn others(inner: &Inner, question: &Request) -> Vec<Candidate> {
             peer: member.peer,
             holds: Some(HeldModel {
                 model: held.model,
-                adapter: None,
+                adapter: question.adapter.filter(|it| has(&held.adapters, it)),
                 quantisation: held.quantisation.clone(),
                 context_len: held.context_len,
             }),

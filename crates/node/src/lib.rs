@@ -12,6 +12,8 @@
 //! * `settle`: offers what a peer has not acknowledged, and closes what a crash left open;
 //! * `join`: asks to be let in, and lets others in.
 //!
+//! [`engines`] makes several engines one; [`supervisor`] keeps one that is a child process.
+//!
 //! # Invariants
 //!
 //! * N1: every refusal has a code and a sentence.
@@ -23,7 +25,10 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod engines;
+pub mod supervisor;
 
+mod adapters;
 mod ask;
 mod candidates;
 mod identity;
@@ -35,6 +40,7 @@ mod roster;
 mod serve;
 mod settle;
 mod start;
+mod target;
 mod tasks;
 mod wire;
 

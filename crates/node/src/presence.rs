@@ -10,8 +10,10 @@ use commons_exchange::Standing;
 use commons_port::journal::{Change, Table};
 use commons_port::net::{Acceptance, Incoming, Path, PeerEvent, Validator};
 use commons_record::envelope::{Expect, Unverified, Verified};
-use commons_record::mesh::{PRESENCE_ADDRS_MAX, PRESENCE_LEASE_MAX, PRESENCE_MODELS_MAX};
-use commons_record::mesh::{Presence, PresentModel};
+use commons_record::mesh::{
+    PRESENCE_ADAPTERS_MAX, PRESENCE_ADDRS_MAX, PRESENCE_LEASE_MAX, PRESENCE_MODELS_MAX, Presence,
+    PresentAdapter, PresentModel,
+};
 use commons_record::{Millis, PeerId};
 use futures::StreamExt as _;
 use serde_bytes::ByteBuf;
@@ -24,7 +26,7 @@ use crate::wire::{WireError, finish_clear, read_clear, write_clear};
 /// Three announcements in a lease: two may be lost.
 const ANNOUNCE_EVERY: Millis = Millis(PRESENCE_LEASE_MAX.0 / 3);
 
-/// How often the engine is asked whether its models changed.
+/// How often the engine is asked whether its models or adapters changed.
 const LOOK_EVERY: Millis = Millis::from_secs(1);
 
 /// A hello is one record each way.
@@ -48,7 +50,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let (mut models, mut announce_at) = (None, Millis(0));
     loop {
         let now = inner.ports.clock.now();
-        let held = Some(inner.ports.engine.models().len());
+        let engine = &inner.ports.engine;
+        let held = Some((engine.models().len(), engine.adapters().len()));
         if models != held || now >= announce_at {
             models = held;
             announce_at = now.saturating_add(ANNOUNCE_EVERY);
@@ -174,7 +177,17 @@ async fn announce(inner: &Arc<Inner>) {
 async fn own_presence(inner: &Arc<Inner>) -> Option<Vec<u8>> {
     let addrs = inner.ports.net.listen_addrs().await;
     let models = inner.ports.engine.models().into_iter().filter(|_| inner.config.share);
+    let models = models.filter(|it| !it.class.is_foreign()); // Rule E15.
+    let mut room = PRESENCE_ADAPTERS_MAX;
+    let adapters = inner.ports.engine.adapters();
     let models = models.map(|model| PresentModel {
+        adapters: {
+            let own = adapters.iter().filter(|it| it.model == model.model).take(room);
+            let own = own.map(|it| PresentAdapter { adapter: it.adapter, name: it.name.clone() });
+            let own: Vec<_> = own.collect();
+            room -= own.len();
+            own
+        },
         model: model.model,
         name: model.name,
         quantisation: model.quantisation,

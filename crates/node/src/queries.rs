@@ -6,6 +6,7 @@ use std::sync::Arc;
 use commons_exchange::entry::{Entry, Side};
 use commons_exchange::settle::Held;
 use commons_port::BoxFuture;
+use commons_port::engine::Origin;
 use commons_port::journal::Table;
 use commons_record::mesh::{MeshGenesis, NO_MESH};
 use commons_record::settlement::Scope;
@@ -13,13 +14,13 @@ use commons_record::{Hash, Millis, RequestId};
 use commons_route::Decision;
 
 use crate::api::{
-    Answer, Ask, Counters, InviteView, JoinView, ModelView, NodeApi, Opening, PeerView,
-    ReceiptView, Refusal, RefusalCode, Role, StatusView, WhyView,
+    AdapterToAdd, AdapterView, Answer, Ask, Counters, InviteView, JoinView, ModelView, NodeApi,
+    Opening, PeerView, ReceiptView, Refusal, RefusalCode, Role, StatusView, WhyView,
 };
 use crate::ledger::LedgerError;
 use crate::start::{Inner, Node};
 use crate::tasks::lock;
-use crate::{ask, candidates, join};
+use crate::{adapters, ask, candidates, join, target};
 
 /// Receipts that one question returns at most.
 const RECEIPTS_MAX: usize = 1_000;
@@ -35,6 +36,21 @@ impl NodeApi for Node {
     fn models(&self) -> BoxFuture<'static, Vec<ModelView>> {
         let inner = self.inner.clone();
         Box::pin(async move { models(&inner) })
+    }
+
+    fn adapters(&self) -> BoxFuture<'static, Vec<AdapterView>> {
+        let inner = self.inner.clone();
+        Box::pin(async move { adapters::list(&inner) })
+    }
+
+    fn add_adapter(&self, add: AdapterToAdd) -> BoxFuture<'static, Result<AdapterView, Refusal>> {
+        let inner = self.inner.clone();
+        Box::pin(async move { adapters::add(&inner, add).await })
+    }
+
+    fn remove_adapter(&self, id: String) -> BoxFuture<'static, Result<AdapterView, Refusal>> {
+        let inner = self.inner.clone();
+        Box::pin(async move { adapters::remove(&inner, &id) })
     }
 
     fn status(&self) -> BoxFuture<'static, StatusView> {
@@ -94,27 +110,47 @@ fn models(inner: &Inner) -> Vec<ModelView> {
             quantisation: model.quantisation,
             context_len: model.context_len,
             is_local: true,
+            engine: match inner.ports.engine.origin(&model.model) {
+                Origin::Node => None,
+                Origin::Foreign { engine, .. } => Some(engine),
+            },
+            adapter: None,
             peers: Vec::new(),
             since_unix_ms: started,
         };
-        views.insert(model.model, view);
+        views.insert((model.model, None), view);
+    }
+    for adapter in inner.ports.engine.adapters() {
+        let Some(base) = views.get(&(adapter.model, None)) else { continue };
+        let name = target::joined(&base.name, &adapter.name);
+        let view = ModelView { name, adapter: Some(adapter.adapter), ..base.clone() };
+        views.insert((adapter.model, Some(adapter.adapter)), view);
     }
     for member in lock(&inner.roster).members(now) {
         for model in &member.presence.models {
-            let view = views.entry(model.model).or_insert_with(|| ModelView {
-                name: model.name.clone(),
-                model: model.model,
-                quantisation: model.quantisation.clone(),
-                context_len: model.context_len,
-                is_local: false,
-                peers: Vec::new(),
-                since_unix_ms: member.since_unix,
-            });
-            view.peers.push(member.peer);
+            let adapters = model.adapters.iter().map(Some);
+            for adapter in std::iter::once(None).chain(adapters) {
+                let hash = adapter.map(|it| it.adapter);
+                let view = views.entry((model.model, hash)).or_insert_with(|| ModelView {
+                    name: adapter.map_or_else(
+                        || model.name.clone(),
+                        |it| target::joined(&model.name, &it.name),
+                    ),
+                    model: model.model,
+                    quantisation: model.quantisation.clone(),
+                    context_len: model.context_len,
+                    is_local: false,
+                    engine: None,
+                    adapter: hash,
+                    peers: Vec::new(),
+                    since_unix_ms: member.since_unix,
+                });
+                view.peers.push(member.peer);
+            }
         }
     }
     let mut views: Vec<_> = views.into_values().collect();
-    views.sort_by(|a, b| (&a.name, a.model).cmp(&(&b.name, b.model)));
+    views.sort_by(|a, b| (&a.name, a.model, a.adapter).cmp(&(&b.name, b.model, b.adapter)));
     views
 }
 

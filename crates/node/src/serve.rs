@@ -12,9 +12,12 @@ use commons_exchange::message::{
 };
 use commons_exchange::provider::{self, Admitted, Input, Output, Provider, STALL_MAX, Served};
 use commons_exchange::requester::Clock as Clocks;
-use commons_port::engine::{EngineEvent, Sequence};
+use commons_port::engine::{
+    EngineEvent, EngineRefusal, EngineRefusalCode, EngineRequest, Origin, Sequence,
+};
 use commons_port::net::Incoming;
 use commons_port::time::draw;
+use commons_record::order::Infer;
 use commons_record::settlement::PairPosition;
 use commons_record::{Hash, Millis, Nonce, PeerId};
 use futures::StreamExt as _;
@@ -26,6 +29,9 @@ use crate::wire::{self, Link};
 
 /// The first message follows the stream within this.
 const ASK_MAX: Millis = Millis::from_secs(10);
+
+/// A long prompt is rendered and encoded within this, behind others.
+const BEGIN_MAX: Millis = Millis::from_secs(30);
 
 /// What was sent leaves within this after the end, or is given up.
 const FLUSH_MAX: Millis = Millis::from_secs(2);
@@ -79,7 +85,8 @@ async fn answer_load(inner: Arc<Inner>, incoming: Incoming) {
             wire::accept(&inner.tasks, incoming.stream, &inner.keys.hpke, &mesh).await.ok()?;
         let Link { tx, mut rx, flushed } = link;
         let question = rx.recv().await?.ok()?;
-        let load = inner.ports.engine.load(&question.model).filter(|_| inner.config.share);
+        let is_shared = inner.config.share && is_own(&inner, &question.model); // Rule E15.
+        let load = inner.ports.engine.load(&question.model).filter(|_| is_shared);
         tx.send(LoadAnswer { load }).await.ok()?;
         drop(tx);
         flushed.await.ok()
@@ -87,6 +94,10 @@ async fn answer_load(inner: Arc<Inner>, incoming: Incoming) {
     if within(&*inner.ports.clock, ASK_MAX, answering).await.flatten().is_none() {
         tracing::debug!(%peer, "a load question was not answered");
     }
+}
+
+fn is_own(inner: &Inner, model: &Hash) -> bool {
+    inner.ports.engine.origin(model) == Origin::Node
 }
 
 /// Serves one exchange on a link, whoever is behind it.
@@ -154,9 +165,14 @@ async fn admit(
         return Err(WireRefusal::new(WireCode::NotSharing, sentence));
     }
     let manifests = inner.manifests().await.map_err(|error| storage_refusal(&error))?;
-    let served = |model: &Hash| -> Option<Served> {
-        let (manifest, class) = manifests.get(model)?;
-        Some(Served { manifest: manifest.clone(), class: class.clone() })
+    let served = |infer: &Infer| -> Option<Served> {
+        let (manifest, class) = manifests.get(&infer.model)?;
+        let adapter = infer.adapter.and_then(|it| inner.ports.engine.adapter(&infer.model, &it));
+        Some(Served {
+            manifest: manifest.clone(),
+            class: class.clone(),
+            adapter_format: adapter.map(|it| it.format),
+        })
     };
     let admitted = provider::admit(&standing, peer, ask, served)?;
     let order = admitted.order.id();
@@ -193,6 +209,18 @@ async fn begin(
     let sequences = inner.ledger.sequences(1).await.map_err(|error| storage_refusal(&error))?;
     let nonce = Nonce::from_bytes(draw(&*inner.ports.entropy));
     Ok(Box::new(Provider::new(standing, admitted, nonce, sequences, inner.clocks())))
+}
+
+/// An engine that does not say in time whether it takes a request does not take it.
+async fn start_engine(
+    inner: &Inner,
+    request: EngineRequest,
+) -> Result<Box<dyn Sequence>, EngineRefusal> {
+    let beginning = inner.ports.engine.begin(request);
+    within(&*inner.ports.clock, BEGIN_MAX, beginning).await.unwrap_or_else(|| {
+        let message = format!("the engine did not answer within {BEGIN_MAX}");
+        Err(EngineRefusal { code: EngineRefusalCode::Unavailable, message })
+    })
 }
 
 /// One exchange under way.
@@ -269,7 +297,7 @@ impl Session {
         let mut follows = None;
         for output in outputs {
             match output {
-                Output::StartEngine(request) => match self.inner.ports.engine.start(*request) {
+                Output::StartEngine(request) => match start_engine(&self.inner, *request).await {
                     Ok(sequence) => {
                         self.sequence = Some(sequence);
                         if self.peer != self.inner.peer() {

@@ -249,9 +249,12 @@ impl Inner {
     pub(crate) async fn manifests(&self) -> Result<BTreeMap<Hash, Described>, LedgerError> {
         let mesh = self.place().mesh();
         let mut known = self.manifests.lock().await;
-        known.retain(|_, (manifest, _)| manifest.mesh() == mesh);
-        for model in self.ports.engine.models() {
-            if known.contains_key(&model.model) {
+        let models = self.ports.engine.models();
+        let is_loaded = |model: &Hash| models.iter().any(|it| it.model == *model);
+        known.retain(|model, (manifest, _)| manifest.mesh() == mesh && is_loaded(model));
+        for model in models {
+            if let Some((_, class)) = known.get_mut(&model.model) {
+                *class = model.class; // A foreign engine may have been replaced by its next release.
                 continue;
             }
             let sequence = self.ledger.sequences(1).await?.take().unwrap_or_default();

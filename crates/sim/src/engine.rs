@@ -113,6 +113,10 @@ impl RunningEngine {
         if request.adapter.is_some() {
             return Err(refusal(EngineRefusalCode::UnknownAdapter, "no adapter is loaded"));
         }
+        if request.constraint.is_some() || request.tools.is_some() {
+            let message = "the words here are drawn from a list, and keep to no form";
+            return Err(refusal(EngineRefusalCode::InvalidConstraint, message));
+        }
         let prompt = model.render(&request.input);
         if prompt.is_empty() {
             return Err(refusal(EngineRefusalCode::InvalidPrompt, "the prompt is empty"));

@@ -173,7 +173,12 @@ pub fn question(model: &str, tokens: u32) -> Ask {
     let text = "tell me about the river and the people who live there".to_owned();
     Ask {
         model: model.to_owned(),
-        prompt: Prompt { input: PromptInput::Text(text), stop: Vec::new() },
+        prompt: Prompt {
+            input: PromptInput::Text(text),
+            stop: Vec::new(),
+            constraint: None,
+            tools: None,
+        },
         sampling: Sampling::greedy(),
         seed: None,
         completion_tokens_max: Some(tokens),

@@ -63,6 +63,7 @@ impl Case {
             (What::Prefill, ..) => format!("prefill {tokens}"),
             (What::Decode, 1, _) => format!("decode 1 row{}", self.layer()),
             (What::Decode, rows, _) => format!("decode {rows} rows{}", self.layer()),
+            (What::DecodeJson, rows, _) => format!("decode-json {rows}"),
             (What::Prefix, ..) => format!("prefix hit {tokens}"),
             (What::Repeat, _, Switch::On) => "repeat, speculation on".to_owned(),
             (What::Repeat, _, Switch::Off) => "repeat, speculation off".to_owned(),
@@ -96,7 +97,7 @@ impl Case {
     fn len(&self) -> u32 {
         let before = match self.what {
             What::Prefill | What::Load => return self.tokens,
-            What::Decode => self.context,
+            What::Decode | What::DecodeJson => self.context,
             What::Prefix => 0,
             What::Repeat => REPEATED,
         };
@@ -130,6 +131,8 @@ pub(super) fn set(facts: Facts) -> (Vec<Case>, Vec<LeftOut>) {
         decode(4),
         decode(16),
         Case { through: Through::Scheduler, ..decode(16) },
+        Case { what: What::DecodeJson, through: Through::Scheduler, ..decode(1) },
+        Case { what: What::DecodeJson, through: Through::Scheduler, ..decode(16) },
         Case::new(What::Prefix, 512),
         repeat(Switch::Off),
         repeat(Switch::On),
@@ -176,7 +179,7 @@ mod tests {
     #[test]
     fn a_case_is_what_its_own_arguments_say() {
         let (set, _) = set(Facts { kind: ModelKind::Decoder, context_len: 4096 });
-        assert_eq!(set.len(), 10);
+        assert_eq!(set.len(), 12);
         for case in set {
             let typed = ["commons", "model.gguf"].into_iter().map(str::to_owned);
             let typed = Typed::try_parse_from(typed.chain(case.args())).expect("is understood");
@@ -194,8 +197,8 @@ mod tests {
             let names_it = |it: &LeftOut| it.reason.contains(part) && !it.is_failure;
             assert!(left_out.iter().all(names_it), "{left_out:?}");
         };
-        check(ModelKind::Decoder, 2048, 10, "");
-        check(ModelKind::Decoder, 512, 9, "context has 512");
+        check(ModelKind::Decoder, 2048, 12, "");
+        check(ModelKind::Decoder, 512, 11, "context has 512");
         check(ModelKind::Decoder, 64, 1, "context has 64");
         check(ModelKind::Encoder, 512, 3, "continues none");
     }

@@ -75,6 +75,12 @@ fn note(case: &Case, reading: &Reading) -> String {
         (What::Repeat, _, Some(drafted), Some(accepted)) => {
             format!("{accepted} of {drafted} guessed tokens were right")
         }
+        (What::DecodeJson, ..) => match (reading.fastest(), reading.fastest_free()) {
+            (Some(held), Some(free)) if held > 0.0 => {
+                format!("{:.1} % of the speed without a schema", 100.0 * free / held)
+            }
+            _ => String::new(),
+        },
         _ => String::new(),
     }
 }

@@ -73,6 +73,8 @@ pub(crate) enum What {
     Prefill,
     /// Steps of answers
     Decode,
+    /// Steps of answers that are held to a JSON schema, and free, in turns
+    DecodeJson,
     /// A prompt whose beginning is in the cache
     Prefix,
     /// An answer to a repetitive prompt
@@ -95,6 +97,7 @@ impl From<What> for measure::What {
         match what {
             What::Prefill => Self::Prefill,
             What::Decode => Self::Decode,
+            What::DecodeJson => Self::DecodeJson,
             What::Prefix => Self::Prefix,
             What::Repeat => Self::Repeat,
             What::Load => Self::Load,

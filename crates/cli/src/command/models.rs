@@ -28,7 +28,7 @@ fn text(models: &[ModelView]) -> String {
     }
     let row = |model: &ModelView| {
         let holders = match (model.is_local, model.peers.len()) {
-            (true, 0) => "here".to_owned(),
+            (true, 0) => model.engine.clone().unwrap_or_else(|| "here".to_owned()),
             (true, count) => format!("here and {count} others"),
             (false, 1) => "1 peer".to_owned(),
             (false, count) => format!("{count} peers"),

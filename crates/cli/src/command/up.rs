@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::engine::EngineArgs;
+use crate::engine::{EngineArgs, Size};
 use crate::output::Output;
 use crate::settings::{API_DEFAULT, Settings};
 use crate::up;
@@ -14,9 +14,17 @@ use crate::up;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A model to load: a GGUF file, or a folder with config.json and .safetensors files; may be
-    /// given several times
-    #[arg(long, value_name = "PATH")]
+    /// given several times. `PATH,device=cpu` computes this one there, whatever `--device` says: its
+    /// answers then repeat bit for bit
+    #[arg(long, value_name = "PATH[,device=DEVICE]")]
     pub(crate) model: Vec<PathBuf>,
+
+    /// A foreign engine to use for this node's owner: the address of any server that speaks the
+    /// OpenAI API, and behind it any of `,kind=vllm`, `,prefix=lab`, `,key-file=FILE`,
+    /// `,key-env=NAME`, `,models=A+B`, `,context=N`, `,adapters=on`, `,ca=FILE` and `,insecure=on`;
+    /// may be given several times
+    #[arg(long = "engine", value_name = "URL[,...]")]
+    pub(crate) foreign: Vec<String>,
 
     /// Where the API listens; an address beyond this machine needs `--api-key-file`
     #[arg(long, value_name = "ADDR:PORT", default_value_t = API_DEFAULT)]
@@ -47,8 +55,27 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) until_stdin_ends: bool,
 
+    /// Where models are computed: a jailed process of their own that is started again when it
+    /// ends, or inside the node
+    #[arg(long, value_name = "WHERE", default_value = "child", help_heading = "Engine")]
+    pub(crate) engine_process: EngineProcess,
+
+    /// Memory that the engine process may have, such as 8GiB; a request beyond it fails, or the
+    /// process ends and is started again [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "Engine")]
+    pub(crate) engine_memory: Option<Size>,
+
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+/// Where models are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EngineProcess {
+    /// In a process of their own
+    Child,
+    /// In the node's process
+    Inline,
 }
 
 impl std::fmt::Debug for Args {

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use commons_engine::WorkerConfig;
 use commons_gateway::{ApiKey, check_bind};
+use commons_remote::RemoteConfig;
 use zeroize::Zeroizing;
 
 use crate::command::join::read_ticket;
 use crate::command::up::Args;
 use crate::model_path;
 use crate::settings::Settings;
+use crate::up::compute::ComputeConfig;
+use crate::up::foreign;
 
 /// A key is one short line.
 const KEY_FILE_SIZE_MAX: u64 = 4096;
@@ -20,7 +23,8 @@ const KEY_FILE_SIZE_MAX: u64 = 4096;
 pub(crate) struct Config {
     pub(super) data_dir: PathBuf,
     pub(super) control_path: PathBuf,
-    pub(super) models: Vec<PathBuf>,
+    pub(super) models: Vec<model_path::Named>,
+    pub(super) foreign: Vec<RemoteConfig>,
     pub(super) api: SocketAddr,
     pub(super) api_key: Option<ApiKey>,
     pub(super) listen: Vec<String>,
@@ -28,6 +32,7 @@ pub(crate) struct Config {
     pub(super) share: bool,
     pub(super) mesh_name: String,
     pub(super) engine: WorkerConfig,
+    pub(super) compute: ComputeConfig,
     pub(super) until_stdin_ends: bool,
 }
 
@@ -46,7 +51,7 @@ impl Config {
             !(args.until_stdin_ends && args.join.as_deref() == Some("-")),
             "`--join -` and `--until-stdin-ends` both want standard input: choose one"
         );
-        let models = args.model.iter().map(|path| model_path::checked(path));
+        let models = args.model.iter().map(|typed| model_path::Named::checked(typed));
         let models = models.collect::<Result<_, _>>().context("see `--model PATH`")?;
         let api_key = args.api_key_file.as_deref().map(read_key).transpose()?;
         check_bind(args.api, api_key.is_some())
@@ -55,6 +60,7 @@ impl Config {
             data_dir: settings.data_dir.clone(),
             control_path: settings.control_path()?,
             models,
+            foreign: foreign::configs(&args.foreign)?,
             api: args.api,
             api_key,
             listen: args.listen,
@@ -62,13 +68,24 @@ impl Config {
             share: args.share,
             mesh_name: args.mesh_name,
             engine: args.engine.config()?,
+            compute: ComputeConfig {
+                process: args.engine_process,
+                args: args.engine.to_args(),
+                memory_max: args.engine_memory,
+            },
             until_stdin_ends: args.until_stdin_ends,
         })
     }
 }
 
-/// Reads a key that only its owner can read.
 fn read_key(path: &Path) -> anyhow::Result<ApiKey> {
+    let text = read_secret(path)?;
+    let name = path.display();
+    ApiKey::new(text.trim()).with_context(|| format!("the file {name} holds no API key"))
+}
+
+/// Reads a file that only its owner can read.
+pub(super) fn read_secret(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     let name = path.display();
     let meta = std::fs::metadata(path);
     let meta = meta.with_context(|| format!("failed to look at the API key file {name}"))?;
@@ -83,6 +100,5 @@ fn read_key(path: &Path) -> anyhow::Result<ApiKey> {
         );
     }
     let text = std::fs::read_to_string(path).map(Zeroizing::new);
-    let text = text.with_context(|| format!("failed to read the API key file {name}"))?;
-    ApiKey::new(text.trim()).with_context(|| format!("the file {name} holds no API key"))
+    text.with_context(|| format!("failed to read the API key file {name}"))
 }

@@ -1,18 +1,18 @@
 //! Loading models, with a sign of life.
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use commons_engine::LocalEngine;
-use commons_port::engine::LoadedModel;
+use commons_port::process::AddedModel;
 use commons_port::time::Clock as _;
 use commons_record::Millis;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::compute::Computing;
 use super::tell::{Event, Teller};
+use crate::model_path::Named;
 use crate::runtime::RealClock;
 
 /// How often the sign of life moves.
@@ -21,15 +21,14 @@ const TICK: Duration = Duration::from_millis(100);
 /// Loads all models in the order in which they were named. The first that fails ends it: its
 /// owner asked for it, and a node without it would surprise.
 pub(super) async fn load_all(
-    paths: &[PathBuf],
-    engine: &Arc<LocalEngine>,
+    models: &[Named],
+    engine: &Computing,
     teller: &mut Teller<'_, '_>,
 ) -> anyhow::Result<()> {
-    for path in paths {
-        let (model, load_ms) = load(path, engine).await?;
-        let placement = engine.placement(&model.model);
+    for named in models {
+        let (AddedModel { facts: model, placement, .. }, load_ms) = load(named, engine).await?;
         teller.tell(&Event::Model {
-            device: placement.map_or_else(|| "cpu".to_owned(), |it| it.to_string()),
+            device: placement,
             name: model.name,
             model: model.model,
             quantisation: model.quantisation,
@@ -40,12 +39,11 @@ pub(super) async fn load_all(
     Ok(())
 }
 
-async fn load(path: &Path, engine: &Arc<LocalEngine>) -> anyhow::Result<(LoadedModel, Millis)> {
+async fn load(named: &Named, engine: &Computing) -> anyhow::Result<(AddedModel, Millis)> {
     let clock = RealClock::new();
+    let path = &named.path;
     let bar = sign_of_life(path);
-    let (engine, owned) = (Arc::clone(engine), path.to_owned());
-    let loading = tokio::task::spawn_blocking(move || engine.add(&owned));
-    let loaded = loading.await.context("the thread that loaded the model failed")?;
+    let loaded = engine.add(named).await;
     bar.finish_and_clear();
     let name = || format!("failed to serve the model {}", path.display());
     Ok((loaded.with_context(name)?, clock.now()))

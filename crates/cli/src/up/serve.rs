@@ -5,19 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use commons_engine::{LocalEngine, devices};
+use commons_engine::devices;
 use commons_gateway::{
     GatewayConfig, GatewayState, ServeLimits, control_router, router, serve_tcp, serve_unix,
 };
 use commons_mesh::{Mesh, MeshConfig};
 use commons_node::api::{Counters, JoinView, NodeApi as _};
+use commons_node::engines::Engines;
 use commons_node::{Node, NodeConfig, Ports};
+use commons_port::engine::Engine;
 use commons_port::net::Net;
 use commons_record::Millis;
 use commons_record::mesh::Capability;
+use commons_store::adapters::AdapterFolder;
 use tokio::task::JoinSet;
 
+use super::compute::Computing;
 use super::config::Config;
+use super::foreign::Foreign;
+use super::kept::Keeping;
 use super::open::{Keys, Opened};
 use super::stop::Stop;
 use super::tell::Event;
@@ -45,7 +51,9 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// A running node.
 pub(super) struct Running {
     pub(super) node: Arc<Node>,
-    pub(super) engine: Arc<LocalEngine>,
+    pub(super) engine: Computing,
+    keeping: Arc<Keeping>,
+    foreign: Foreign,
     pub(super) capability: Capability,
     pub(super) control_path: PathBuf,
     api: std::net::SocketAddr,
@@ -78,14 +86,20 @@ impl Running {
         opened: Opened,
         stop: &mut Stop,
     ) -> anyhow::Result<Self> {
-        let engine = Arc::new(LocalEngine::new(config.engine));
         let (mesh, net) = network(config, &opened.keys)?;
         let capability = machine::capability(config.engine.threads);
         log_devices(config);
         let clock = Arc::new(RealClock::new());
+        let engine = Computing::start(config, &clock)?;
+        let foreign = Foreign::start(&config.foreign, &clock)?;
+        let mut engines: Vec<Arc<dyn Engine>> = vec![engine.engine()];
+        engines.extend(foreign.engines());
+        let adapters = AdapterFolder::open(&opened.dir);
+        let adapters = adapters.context("failed to open the adapters of the data folder")?;
+        let keeping = Arc::new(Keeping::new(Arc::new(Engines::new(engines)), adapters));
         let ports = Ports {
             net,
-            engine: engine.clone(),
+            engine: keeping.clone(),
             journal: opened.journal.clone(),
             clock: clock.clone(),
             entropy: Arc::new(OsEntropy),
@@ -111,6 +125,8 @@ impl Running {
         Ok(Self {
             node,
             engine,
+            keeping,
+            foreign,
             capability,
             control_path: opened.control_path,
             api,
@@ -127,11 +143,38 @@ impl Running {
         format!("http://{}", self.api)
     }
 
+    /// Takes in again the adapters that were kept for the models that are loaded.
+    pub(super) async fn restore_adapters(&self) -> anyhow::Result<()> {
+        let count = self.keeping.restore().await?;
+        if count > 0 {
+            tracing::info!(count, "adapters are here again");
+        }
+        Ok(())
+    }
+
+    /// Waits until each foreign engine was looked at, or would be waited for too long.
+    pub(super) async fn look_at_foreign(&self) {
+        self.foreign.looked_at().await;
+    }
+
+    /// What changed of a foreign engine since it was told last.
+    pub(super) fn foreign_news(&self) -> Option<Event> {
+        self.foreign.news()
+    }
+
+    /// What changed of the engine process since it was told last.
+    pub(super) fn process_news(&self) -> Option<Event> {
+        self.engine.news()
+    }
+
     /// The next thing that the owner should hear of.
     pub(super) async fn next_news(&self) -> Event {
         let mut told = self.news.lock().await;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            if let Some(event) = self.process_news().or_else(|| self.foreign_news()) {
+                return event;
+            }
             let join = self.node.status().await.join;
             if join != told.join {
                 told.join.clone_from(&join);
@@ -160,6 +203,7 @@ impl Running {
             }
         }
         self.node.stop();
+        self.engine.shutdown().await;
         if let Some(mesh) = &self.mesh
             && tokio::time::timeout(GOODBYE_MAX, mesh.shutdown()).await.is_err()
         {

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use commons_node::api::{Counters, JoinState};
+use commons_port::process::Jail;
 use commons_record::{Hash, Millis, PeerId};
+use commons_remote::{RemoteState, RemoteView};
 use serde::Serialize;
 
 use crate::output::{Output, bytes, span};
@@ -26,6 +28,17 @@ pub(super) enum Event {
         device: String,
         load_ms: Millis,
     },
+    /// How the process that computes models is.
+    Process {
+        /// The system's number for it, while it is up.
+        process: Option<u32>,
+        /// How it is jailed, while it is up.
+        jail: Option<Box<Jail>>,
+        /// How it ended, while it is away.
+        reason: Option<String>,
+    },
+    /// How a foreign engine is, and what it has.
+    Engine(RemoteView),
     /// A join goes on in the background.
     Joining { mesh: Hash, mesh_name: String },
     /// The owner lets others compute here.
@@ -95,6 +108,10 @@ fn text(event: &Event) -> String {
             bytes(*size),
             span(*load_ms)
         ),
+        Event::Process { process, jail, reason } => {
+            process_text(*process, jail.as_deref(), reason.as_deref())
+        }
+        Event::Engine(view) => engine_text(view),
         Event::Joining { mesh_name, .. } => {
             format!("joining the mesh {mesh_name:?} in the background")
         }
@@ -109,6 +126,35 @@ fn text(event: &Event) -> String {
              {tokens_computed}"
         ),
         Event::Stopped => "stopped".to_owned(),
+    }
+}
+
+fn process_text(process: Option<u32>, jail: Option<&Jail>, reason: Option<&str>) -> String {
+    match (process, jail, reason) {
+        (Some(process), Some(jail), _) => {
+            format!("models are computed in process {process}; jail {jail}")
+        }
+        (_, _, Some(reason)) => format!("the engine process {reason}; it is started again"),
+        _ => "the engine process is being started".to_owned(),
+    }
+}
+
+fn engine_text(view: &RemoteView) -> String {
+    let kind = view.kind.as_deref().unwrap_or("of a kind not known yet");
+    let version = view.version.as_deref().unwrap_or_default();
+    let address = &view.address;
+    let names: Vec<_> = view.models.iter().map(|it| it.name.as_str()).collect();
+    match &view.state {
+        RemoteState::Starting => format!("the foreign engine at {address} was not looked at yet"),
+        RemoteState::Down { reason } => {
+            format!("the foreign engine at {address} is not used: it {reason}; trying again")
+        }
+        RemoteState::Up if names.is_empty() => {
+            format!("the foreign engine at {address} ({kind} {version}) lists no model")
+        }
+        RemoteState::Up => {
+            format!("the foreign engine at {address} ({kind} {version}) has {}", names.join(", "))
+        }
     }
 }
 

@@ -57,7 +57,7 @@ fn the_whole_set_is_a_table_for_people_and_a_list_for_programs() {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     let summary = json(folder.path(), &["bench", arg(&model)]);
-    assert_eq!(summary["reports"].as_array().map(Vec::len), Some(10), "{summary}");
+    assert_eq!(summary["reports"].as_array().map(Vec::len), Some(12), "{summary}");
     assert_eq!(summary["left_out"], serde_json::json!([]));
     assert!(summary["device"]["isa"].is_string(), "{summary}");
 }

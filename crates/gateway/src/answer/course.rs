@@ -4,6 +4,7 @@ use commons_node::api::{AnswerEnd, AnswerEvent, Refusal, RefusalCode};
 use commons_port::BoxStream;
 use commons_port::engine::Token;
 use commons_record::Millis;
+use commons_record::constraint::ToolFormat;
 use commons_record::settlement::EndReason;
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,7 +32,7 @@ impl Admission {
     }
 
     pub(super) fn begin(self, events: BoxStream<'static, AnswerEvent>) -> Course {
-        Course { events, admission: self, has_token: false }
+        Course { events, admission: self, has_token: false, tool_format: None }
     }
 }
 
@@ -40,6 +41,7 @@ pub(super) struct Course {
     events: BoxStream<'static, AnswerEvent>,
     admission: Admission,
     has_token: bool,
+    tool_format: Option<ToolFormat>,
 }
 
 /// What comes next.
@@ -60,7 +62,7 @@ impl Course {
     pub(super) async fn next(&mut self) -> Step {
         loop {
             match self.events.next().await {
-                Some(AnswerEvent::Prefilled { .. }) => {}
+                Some(AnswerEvent::Prefilled { tool_format, .. }) => self.tool_format = tool_format,
                 Some(AnswerEvent::Heartbeat) => return Step::Heartbeat,
                 Some(AnswerEvent::Token(token)) => {
                     self.note_token();
@@ -76,6 +78,11 @@ impl Course {
                 None => return self.fail(broke_off("the answer ended without its last event")),
             }
         }
+    }
+
+    /// How calls are written in the answer's text; known before its first token.
+    pub(super) fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_format
     }
 
     /// The answer is worth nothing to the client, for a reason that the node does not know.

@@ -18,7 +18,7 @@ pub(super) enum Logprobs {
     },
     Text {
         tokens: Vec<String>,
-        token_logprobs: Vec<f64>,
+        token_logprobs: Vec<Option<f64>>,
         top_logprobs: Vec<BTreeMap<String, f64>>,
         text_offset: Vec<usize>,
     },
@@ -35,7 +35,8 @@ pub(super) struct ChatToken {
 #[derive(Debug, Serialize)]
 struct ScoredText {
     token: String,
-    logprob: f64,
+    /// Null where a foreign engine tells none.
+    logprob: Option<f64>,
     bytes: Option<Vec<u8>>,
 }
 
@@ -83,14 +84,18 @@ fn scored(text: &str, logprob_micro: i32) -> ScoredText {
 fn top_map(token: &Token) -> BTreeMap<String, f64> {
     let mut map = BTreeMap::new();
     for it in &token.top {
-        map.entry(it.text.clone()).or_insert_with(|| nats(it.logprob_micro));
+        if let Some(logprob) = nats(it.logprob_micro) {
+            map.entry(it.text.clone()).or_insert(logprob);
+        }
     }
-    if !token.top.iter().any(|it| it.id == token.id) {
-        map.entry(token.text.clone()).or_insert_with(|| nats(token.logprob_micro));
+    // Without ids it is the text that tells whether the token is among them.
+    let is_there = token.id != Token::NO_ID && token.top.iter().any(|it| it.id == token.id);
+    if let Some(logprob) = nats(token.logprob_micro).filter(|_| !is_there) {
+        map.entry(token.text.clone()).or_insert(logprob);
     }
     map
 }
 
-fn nats(micro: i32) -> f64 {
-    f64::from(micro) / 1e6
+fn nats(micro: i32) -> Option<f64> {
+    (micro != Token::NO_LOGPROB).then(|| f64::from(micro) / 1e6)
 }

@@ -20,6 +20,7 @@ use futures::stream;
 use serde::Serialize;
 
 use crate::answer::course::{Course, Step};
+use crate::answer::speech::{Speech, reason_of};
 use crate::answer::wire::Teller;
 use crate::call::StreamUsage;
 
@@ -30,7 +31,8 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// Begins the stream. Its first chunk leaves before the first token is known.
 pub(super) fn tell(course: Course, teller: Teller, usage: StreamUsage) -> Response {
-    let mut sender = Sender { course: Some(course), teller, usage, frames: VecDeque::new() };
+    let (speech, frames) = (teller.speech(), VecDeque::new());
+    let mut sender = Sender { course: Some(course), teller, speech, usage, frames };
     sender.frames.extend(sender.teller.opening(usage).map(|reply| frame(&reply)));
     let frames = stream::unfold(sender, |mut sender| async move {
         let next = sender.next().await?;
@@ -44,8 +46,9 @@ struct Sender {
     /// None once the answer is over.
     course: Option<Course>,
     teller: Teller,
+    speech: Speech,
     usage: StreamUsage,
-    /// Frames of one event: at most the four that end a stream.
+    /// Frames of one event: those that end a stream, or the few things that one token says.
     frames: VecDeque<Bytes>,
 }
 
@@ -65,8 +68,10 @@ impl Sender {
         match step {
             Step::Heartbeat => self.frames.push_back(HEARTBEAT),
             Step::Token(token) => {
-                let reply = self.teller.token(&token, self.usage);
-                self.frames.extend(reply.map(|reply| frame(&reply)));
+                self.speech.learn(self.course.as_ref().and_then(Course::tool_format));
+                let said = self.speech.hear(&token.text);
+                let replies = self.teller.token(&token, &said, self.usage);
+                self.frames.extend(replies.iter().map(frame));
                 self.teller.advance(&token.text);
             }
             Step::Done { end, finish_reason } => {
@@ -82,7 +87,10 @@ impl Sender {
 
     fn queue_end(&mut self, end: &AnswerEnd, finish_reason: &'static str) {
         let (teller, usage) = (&self.teller, self.usage);
-        self.frames.extend(teller.rest(&end.text, usage).map(|reply| frame(&reply)));
+        let mut said = self.speech.hear(&end.text);
+        said.extend(self.speech.finish());
+        self.frames.extend(said.iter().map(|said| frame(&teller.rest(said, usage))));
+        let finish_reason = reason_of(finish_reason, &self.speech);
         self.frames.push_back(frame(&teller.finish(finish_reason, end, usage)));
         if usage == StreamUsage::Tell {
             self.frames.push_back(frame(&teller.usage(end)));

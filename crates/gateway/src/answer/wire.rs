@@ -5,11 +5,12 @@
 
 use commons_node::api::{AnswerEnd, AnswerHead, AnswerProof};
 use commons_port::engine::Token;
-use commons_record::Millis;
 use commons_record::mesh::Usage;
+use commons_record::{Millis, RequestId};
 use serde::Serialize;
 
 use crate::answer::logprobs::Logprobs;
+use crate::answer::speech::{Said, Speech};
 use crate::call::{Dialect, StreamUsage, Telling};
 
 /// Puts one answer into JSON.
@@ -19,6 +20,7 @@ pub(super) struct Teller {
     created: u64,
     model: String,
     telling: Telling,
+    request: RequestId,
     /// Characters of the answer so far.
     offset: usize,
 }
@@ -50,7 +52,14 @@ struct Choice<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Content<'a> {
-    Message { role: &'static str, content: &'a str, refusal: Option<()> },
+    Message {
+        role: &'static str,
+        /// Null where the answer only calls.
+        content: Option<&'a str>,
+        refusal: Option<()>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        tool_calls: &'a [WholeCall],
+    },
     Delta(Delta<'a>),
     Text(&'a str),
 }
@@ -61,6 +70,89 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta<'a>; 1]>,
+}
+
+/// A call in a whole answer.
+#[derive(Debug, Serialize)]
+pub(super) struct WholeCall {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: WholeFunction,
+}
+
+#[derive(Debug, Serialize)]
+struct WholeFunction {
+    name: String,
+    arguments: String,
+}
+
+/// Whatever an answer says, gathered.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    text: String,
+    calls: Vec<WholeCall>,
+    size: usize,
+}
+
+impl Whole {
+    /// Adds what was said.
+    pub(super) fn add(&mut self, said: Said) {
+        match said {
+            Said::Text(text) => {
+                self.size += text.len();
+                self.text.push_str(&text);
+            }
+            Said::Call { id, name, .. } => {
+                self.size += size_of::<WholeCall>() + id.len() + name.len();
+                let function = WholeFunction { name, arguments: String::new() };
+                self.calls.push(WholeCall { id, kind: "function", function });
+            }
+            Said::Arguments { text, .. } => {
+                self.size += text.len();
+                if let Some(call) = self.calls.last_mut() {
+                    call.function.arguments.push_str(&text);
+                }
+            }
+        }
+    }
+
+    /// Bytes of it.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+}
+
+/// A piece of a call in a stream: the first has the name, those behind it the arguments.
+#[derive(Debug, Serialize)]
+struct CallDelta<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+impl<'a> CallDelta<'a> {
+    fn begins(index: u32, id: &'a str, name: &'a str) -> Self {
+        let function = FunctionDelta { name: Some(name), arguments: "" };
+        Self { index, id: Some(id), kind: Some("function"), function }
+    }
+
+    fn goes_on(index: u32, arguments: &'a str) -> Self {
+        let function = FunctionDelta { name: None, arguments };
+        Self { index, id: None, kind: None, function }
+    }
 }
 
 /// In a stream with `include_usage` all chunks but the last have a null.
@@ -102,6 +194,7 @@ impl Teller {
             created: unix.0 / 1_000,
             model: head.model_name,
             telling,
+            request: head.request,
             offset: 0,
         }
     }
@@ -110,18 +203,26 @@ impl Teller {
         self.telling
     }
 
+    /// What reads the answer.
+    pub(super) fn speech(&self) -> Speech {
+        Speech::new(self.request, self.telling.has_tools)
+    }
+
     /// The whole answer.
     pub(super) fn whole<'a>(
         &'a self,
-        text: &'a str,
+        said: &'a Whole,
         logprobs: Option<Logprobs>,
         finish_reason: &'static str,
         end: &'a AnswerEnd,
     ) -> Reply<'a> {
+        let (text, tool_calls) = (said.text.as_str(), said.calls.as_slice());
+        let has_content = !text.is_empty() || tool_calls.is_empty();
+        let content = has_content.then_some(text);
         let (object, content) = match self.telling.dialect {
             Dialect::Chat => (
                 "chat.completion",
-                Content::Message { role: "assistant", content: text, refusal: None },
+                Content::Message { role: "assistant", content, refusal: None, tool_calls },
             ),
             Dialect::Text => ("text_completion", Content::Text(text)),
         };
@@ -136,24 +237,31 @@ impl Teller {
 
     /// The chunk that opens a conversation's stream; a plain completion has none.
     pub(super) fn opening(&self, usage: StreamUsage) -> Option<Reply<'_>> {
-        let delta = Delta { role: Some("assistant"), content: Some("") };
+        let delta = Delta { role: Some("assistant"), content: Some(""), tool_calls: None };
         match self.telling.dialect {
             Dialect::Chat => Some(self.chunk(Content::Delta(delta), None, usage)),
             Dialect::Text => None,
         }
     }
 
-    /// The chunk of a token, if it says anything.
-    pub(super) fn token<'a>(&'a self, token: &'a Token, usage: StreamUsage) -> Option<Reply<'a>> {
-        if token.text.is_empty() && !self.telling.wants_logprobs {
-            return None;
-        }
-        let logprobs = self.telling.wants_logprobs.then(|| {
+    /// The chunks of a token: one for each thing that is said with it, the first with its
+    /// log-probability. Where nothing is said there is one only if that is wanted.
+    pub(super) fn token<'a>(
+        &'a self,
+        token: &Token,
+        said: &'a [Said],
+        usage: StreamUsage,
+    ) -> Vec<Reply<'a>> {
+        let mut logprobs = self.telling.wants_logprobs.then(|| {
             let mut logprobs = Logprobs::new(self.telling.dialect);
             logprobs.push(token, self.offset);
             logprobs
         });
-        Some(self.chunk(self.piece(&token.text), logprobs, usage))
+        if said.is_empty() && logprobs.is_some() {
+            return vec![self.chunk(self.piece(""), logprobs, usage)];
+        }
+        let chunks = said.iter().map(|it| self.chunk(self.content(it), logprobs.take(), usage));
+        chunks.collect()
     }
 
     /// Counts a token's text, for the offsets of the next.
@@ -166,9 +274,9 @@ impl Teller {
         self.offset
     }
 
-    /// The chunk of text that was held back, if there is any.
-    pub(super) fn rest<'a>(&'a self, text: &'a str, usage: StreamUsage) -> Option<Reply<'a>> {
-        (!text.is_empty()).then(|| self.chunk(self.piece(text), None, usage))
+    /// The chunk of what was held back.
+    pub(super) fn rest<'a>(&'a self, said: &'a Said, usage: StreamUsage) -> Reply<'a> {
+        self.chunk(self.content(said), None, usage)
     }
 
     /// The last chunk of the choice: why it ended, and what proves it.
@@ -196,9 +304,18 @@ impl Teller {
 
     fn piece<'a>(&self, text: &'a str) -> Content<'a> {
         match self.telling.dialect {
-            Dialect::Chat => Content::Delta(Delta { role: None, content: Some(text) }),
+            Dialect::Chat => Content::Delta(Delta { content: Some(text), ..Delta::default() }),
             Dialect::Text => Content::Text(text),
         }
+    }
+
+    fn content<'a>(&self, said: &'a Said) -> Content<'a> {
+        let call = match said {
+            Said::Text(text) => return self.piece(text),
+            Said::Call { index, id, name } => CallDelta::begins(*index, id, name),
+            Said::Arguments { index, text } => CallDelta::goes_on(*index, text),
+        };
+        Content::Delta(Delta { tool_calls: Some([call]), ..Delta::default() })
     }
 
     fn chunk<'a>(

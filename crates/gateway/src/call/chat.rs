@@ -6,8 +6,8 @@ use commons_node::api::Ask;
 use commons_record::order::{PrivacyClass, Prompt, PromptInput, TOP_LOGPROBS_MAX};
 
 use crate::call::{
-    Call, Dialect, Telling, message, sampling, take_delivery, take_harmless, take_limit,
-    take_model, take_stop,
+    Call, Dialect, Telling, constraint, message, sampling, take_delivery, take_harmless,
+    take_limit, take_model, take_stop, tools,
 };
 use crate::error::ApiError;
 use crate::params::Params;
@@ -17,19 +17,15 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("audio", &[]),
     ("function_call", &[r#""none""#]),
     ("functions", &["[]"]),
+    ("guided_grammar", &[]),
     ("modalities", &[r#"["text"]"#]),
     ("moderation", &[]),
     ("n", &["1"]),
-    // Without tools there are no calls to be parallel.
-    ("parallel_tool_calls", &["true", "false"]),
     ("prediction", &[]),
     ("prompt_cache_options", &[]),
     ("reasoning_effort", &[]),
-    ("response_format", &[r#"{"type":"text"}"#]),
     ("service_tier", &[r#""auto""#, r#""default""#]),
     ("store", &["false"]),
-    ("tool_choice", &[r#""none""#]),
-    ("tools", &["[]"]),
     ("verbosity", &[r#""medium""#]),
     ("web_search_options", &[]),
 ];
@@ -42,6 +38,8 @@ pub(crate) fn parse_chat(text: &str, class: PrivacyClass) -> Result<Call, ApiErr
     for (name, neutral) in UNSUPPORTED {
         params.refuse_unless(name, neutral)?;
     }
+    let constraint = constraint::take_constraint(&mut params)?;
+    let tools = tools::take_tools(&mut params)?;
     let sampling = sampling::take_sampling(&mut params)?;
     let seed = params.take("seed", "an integer of 64 bits")?;
     let stop = take_stop(&mut params)?;
@@ -52,10 +50,12 @@ pub(crate) fn parse_chat(text: &str, class: PrivacyClass) -> Result<Call, ApiErr
     params.take::<BTreeMap<String, String>>("metadata", "an object of strings")?;
     params.finish()?;
 
-    let prompt = Prompt { input: PromptInput::Chat(messages), stop };
+    let prompt = Prompt { input: PromptInput::Chat(messages), stop, constraint, tools };
     prompt.check()?;
+    let has_tools = prompt.tools.is_some();
     let ask = Ask { model, prompt, sampling, seed, completion_tokens_max, top_logprobs, class };
-    Ok(Call { ask, telling: Telling { dialect: Dialect::Chat, delivery, wants_logprobs } })
+    let telling = Telling { dialect: Dialect::Chat, delivery, wants_logprobs, has_tools };
+    Ok(Call { ask, telling })
 }
 
 /// The old name and the new one mean the same, so they must say the same.

@@ -5,8 +5,8 @@ use commons_record::order::{PrivacyClass, Prompt, PromptInput, TOP_LOGPROBS_MAX}
 use serde::Deserialize;
 
 use crate::call::{
-    Call, Dialect, Telling, sampling, take_delivery, take_harmless, take_limit, take_model,
-    take_stop,
+    Call, Dialect, Telling, constraint, sampling, take_delivery, take_harmless, take_limit,
+    take_model, take_stop,
 };
 use crate::error::ApiError;
 use crate::params::{Params, wrong_type};
@@ -15,8 +15,13 @@ use crate::params::{Params, wrong_type};
 const TOKENS_MAX_DEFAULT: u32 = 16;
 
 /// Parameters that would change the answer, each with the values that change nothing.
-const UNSUPPORTED: &[(&str, &[&str])] =
-    &[("best_of", &["1"]), ("echo", &["false"]), ("n", &["1"]), ("suffix", &[r#""""#])];
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("best_of", &["1"]),
+    ("echo", &["false"]),
+    ("guided_grammar", &[]),
+    ("n", &["1"]),
+    ("suffix", &[r#""""#]),
+];
 
 /// Reads a body into a question.
 pub(crate) fn parse_completion(text: &str, class: PrivacyClass) -> Result<Call, ApiError> {
@@ -26,6 +31,7 @@ pub(crate) fn parse_completion(text: &str, class: PrivacyClass) -> Result<Call, 
     for (name, neutral) in UNSUPPORTED {
         params.refuse_unless(name, neutral)?;
     }
+    let constraint = constraint::take_constraint(&mut params)?;
     let sampling = sampling::take_sampling(&mut params)?;
     let seed = params.take("seed", "an integer of 64 bits")?;
     let stop = take_stop(&mut params)?;
@@ -38,7 +44,7 @@ pub(crate) fn parse_completion(text: &str, class: PrivacyClass) -> Result<Call, 
     take_harmless(&mut params)?;
     params.finish()?;
 
-    let prompt = Prompt { input, stop };
+    let prompt = Prompt { input, stop, constraint, tools: None };
     prompt.check()?;
     let ask = Ask {
         model,
@@ -50,7 +56,8 @@ pub(crate) fn parse_completion(text: &str, class: PrivacyClass) -> Result<Call, 
         class,
     };
     let wants_logprobs = logprobs.is_some();
-    Ok(Call { ask, telling: Telling { dialect: Dialect::Text, delivery, wants_logprobs } })
+    let telling = Telling { dialect: Dialect::Text, delivery, wants_logprobs, has_tools: false };
+    Ok(Call { ask, telling })
 }
 
 /// A prompt in each of its published forms.

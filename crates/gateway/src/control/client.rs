@@ -11,7 +11,8 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, Response, StatusCode};
 use commons_node::api::{
-    InviteView, JoinView, ModelView, Opening, PeerView, ReceiptView, StatusView, WhyView,
+    AdapterToAdd, AdapterView, InviteView, JoinView, ModelView, Opening, PeerView, ReceiptView,
+    StatusView, WhyView,
 };
 use commons_record::order::PrivacyClass;
 use futures::StreamExt;
@@ -92,6 +93,28 @@ impl Client {
     /// Models that can be asked for.
     pub async fn models(&self) -> Result<Vec<ModelView>, ClientError> {
         self.get("/models").await
+    }
+
+    /// The node's adapters.
+    pub async fn adapters(&self) -> Result<Vec<AdapterView>, ClientError> {
+        /// As the public route tells them.
+        #[derive(serde::Deserialize)]
+        struct List {
+            data: Vec<AdapterView>,
+        }
+        self.get("/v1/adapters").await.map(|list: List| list.data)
+    }
+
+    /// Takes in an adapter: answers once it can be asked for.
+    pub async fn add_adapter(&self, add: &AdapterToAdd) -> Result<AdapterView, ClientError> {
+        self.post("/v1/adapters", add).await
+    }
+
+    /// Forgets an adapter.
+    pub async fn remove_adapter(&self, id: &str) -> Result<AdapterView, ClientError> {
+        let path = format!("/v1/adapters/{}", segment(id));
+        let bytes = self.call(Method::DELETE, &path, Body::empty()).await?;
+        serde_json::from_slice(&bytes).map_err(ClientError::Malformed)
     }
 
     /// Members of the mesh.

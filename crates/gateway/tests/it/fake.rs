@@ -11,9 +11,9 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use commons_gateway::{GatewayConfig, GatewayState, router};
 use commons_node::api::{
-    Answer, AnswerEnd, AnswerEvent, AnswerHead, AnswerProof, Ask, Counters, InviteView, JoinState,
-    JoinView, ModelView, NodeApi, Opening, PeerView, ReceiptView, Refusal, RefusalCode, StatusView,
-    WhyView,
+    AdapterToAdd, AdapterView, Answer, AnswerEnd, AnswerEvent, AnswerHead, AnswerProof, Ask,
+    Counters, InviteView, JoinState, JoinView, ModelView, NodeApi, Opening, PeerView, ReceiptView,
+    Refusal, RefusalCode, StatusView, WhyView,
 };
 use commons_port::engine::{Alternative, Token};
 use commons_port::time::Clock;
@@ -148,6 +148,24 @@ impl NodeApi for FakeNode {
 
     fn models(&self) -> BoxFuture<'static, Vec<ModelView>> {
         Box::pin(async { vec![model("stories"), model("tiny llama")] })
+    }
+
+    fn adapters(&self) -> BoxFuture<'static, Vec<AdapterView>> {
+        Box::pin(async { vec![adapter("poet")] })
+    }
+
+    fn add_adapter(&self, add: AdapterToAdd) -> BoxFuture<'static, Result<AdapterView, Refusal>> {
+        let name = add.name.unwrap_or_else(|| "unnamed".to_owned());
+        Box::pin(async move { Ok(adapter(&name)) })
+    }
+
+    fn remove_adapter(&self, id: String) -> BoxFuture<'static, Result<AdapterView, Refusal>> {
+        Box::pin(async move {
+            match id.strip_prefix("stories+") {
+                Some(name) => Ok(adapter(name)),
+                None => Err(Refusal::new(RefusalCode::AdapterNotFound, "there is none")),
+            }
+        })
     }
 
     fn status(&self) -> BoxFuture<'static, StatusView> {
@@ -305,6 +323,7 @@ pub(crate) fn head() -> AnswerHead {
         route: hash(3),
         model_name: "stories".into(),
         model: hash(5),
+        adapter: None,
     }
 }
 
@@ -330,6 +349,7 @@ pub(crate) fn done(reason: EndReason, text: &str) -> AnswerEvent {
             model: hash(5),
             quantisation: "Q4_K_M".into(),
             adapter: None,
+            adapter_format: None,
             class: Some(class),
             seed: Some(SeedTranscript::Client { seed: 7 }),
         },
@@ -340,7 +360,7 @@ pub(crate) fn done(reason: EndReason, text: &str) -> AnswerEvent {
 pub(crate) fn hello() -> Vec<AnswerEvent> {
     let usage = Usage { prompt_tokens: 5, cached_tokens: 2, completion_tokens: 0 };
     vec![
-        AnswerEvent::Prefilled { usage },
+        AnswerEvent::Prefilled { usage, tool_format: None },
         AnswerEvent::Token(token(10, "Hello")),
         AnswerEvent::Heartbeat,
         AnswerEvent::Token(token(11, " worl")),
@@ -355,8 +375,24 @@ pub(crate) fn model(name: &str) -> ModelView {
         quantisation: "Q4_K_M".into(),
         context_len: 512,
         is_local: true,
+        engine: None,
+        adapter: None,
         peers: Vec::new(),
         since_unix_ms: Millis(NOW_UNIX_S * 1_000),
+    }
+}
+
+fn adapter(name: &str) -> AdapterView {
+    AdapterView {
+        id: format!("stories+{name}"),
+        name: name.into(),
+        adapter: hash(9),
+        model_name: "stories".into(),
+        model: hash(5),
+        method: "lora".into(),
+        rank: 16,
+        format: "F16".into(),
+        file_size: 1_000,
     }
 }
 

@@ -6,6 +6,7 @@ mod access;
 mod answers;
 mod control;
 mod fake;
+mod forms;
 mod metrics;
 mod models;
 mod params;

@@ -49,11 +49,9 @@ async fn bodies_that_are_no_request_are_refused_by_what_is_wrong() {
 #[tokio::test]
 async fn what_would_change_the_answer_and_is_not_supported_is_refused_by_name() {
     let chat_only = [
-        ("tools", r#"[{"type":"function"}]"#),
-        ("tool_choice", r#""auto""#),
         ("functions", r#"[{"name":"f"}]"#),
         ("function_call", r#""auto""#),
-        ("response_format", r#"{"type":"json_object"}"#),
+        ("guided_grammar", r#""start: \"a\"""#),
         ("n", "2"),
         ("audio", "{}"),
         ("modalities", r#"["text","audio"]"#),
@@ -220,7 +218,7 @@ async fn a_conversation_is_roles_and_texts() {
              "function_call":null,"tool_calls":null},
             {"role":"critic","content":"\u00e9"}]"#,
     );
-    let said = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let said = |role: &str, content: &str| Message::new(role, content);
     let expected = [
         said("system", "Be brief."),
         said("user", "ab"),
@@ -246,7 +244,7 @@ async fn messages_that_are_not_text_are_refused_by_place() {
         ),
         (r#"[{"role":"a b","content":"a"}]"#, "invalid_value", "messages[0].role"),
         (r#"[{"role":"","content":"a"}]"#, "invalid_value", "messages[0].role"),
-        (r#"[{"role":"tool","content":"a"}]"#, "unsupported_parameter", "messages[0].role"),
+        (r#"[{"role":"function","content":"a"}]"#, "unsupported_parameter", "messages[0].role"),
         (
             r#"[{"role":"user","content":"a","name":"b"}]"#,
             "unsupported_parameter",
@@ -254,8 +252,8 @@ async fn messages_that_are_not_text_are_refused_by_place() {
         ),
         (
             r#"[{"role":"user","content":"a"},{"role":"assistant","content":"a","tool_calls":[{}]}]"#,
-            "unsupported_parameter",
-            "messages[1].tool_calls",
+            "missing_required_parameter",
+            "messages[1].tool_calls[0].id",
         ),
         (r#"[{"role":"user","content":"a","x":1}]"#, "unknown_parameter", "messages[0].x"),
         (r#"[{"role":"user","content":7}]"#, "invalid_type", "messages[0].content"),

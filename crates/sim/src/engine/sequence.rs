@@ -102,7 +102,7 @@ impl Work {
             self.executor.sleep(self.model.prefill).await;
         }
         let prompt = self.prompt.clone();
-        self.send(EngineEvent::Prefilled { prompt, cached_tokens: 0 }).await?;
+        self.send(EngineEvent::Prefilled { prompt, cached_tokens: 0, tool_format: None }).await?;
         let seed = (&mut self.seed).await.map_err(|_| Gone)?;
         let limit = self.request.completion_tokens_max;
         let (count, reason) = self.model.extent(&self.prompt, limit);

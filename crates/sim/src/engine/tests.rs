@@ -1,6 +1,7 @@
 //! The engine alone: answers, times, bounds and mishaps.
 
 use commons_port::engine::{Caller, EngineEvent, Priority};
+use commons_record::constraint::Constraint;
 use commons_record::key::SecretKey;
 use commons_record::order::{PromptInput, Sampling};
 use commons_record::settlement::EndReason;
@@ -39,6 +40,8 @@ fn request(model: &SimModel) -> EngineRequest {
         },
         input: text(),
         stop: Vec::new(),
+        constraint: None,
+        tools: None,
         sampling: Sampling::greedy(),
         seed: Some([7; 32]),
         prompt_tokens_max: 1000,
@@ -160,6 +163,8 @@ fn what_cannot_be_served_is_refused_by_kind() {
     assert_eq!(code(adapter), EngineRefusalCode::UnknownAdapter);
     let empty = EngineRequest { input: PromptInput::Text(String::new()), ..request(&model) };
     assert_eq!(code(empty), EngineRefusalCode::InvalidPrompt);
+    let held = EngineRequest { constraint: Some(Constraint::JsonObject), ..request(&model) };
+    assert_eq!(code(held), EngineRefusalCode::InvalidConstraint);
     let long = EngineRequest { prompt_tokens_max: 3, ..request(&model) };
     assert_eq!(code(long), EngineRefusalCode::TooLong);
 }

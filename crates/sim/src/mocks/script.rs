@@ -53,7 +53,12 @@ impl Asking {
             provider: peer.cluster.peer(provider),
             model,
             adapter: None,
-            prompt: Prompt { input: PromptInput::Text(text), stop: Vec::new() },
+            prompt: Prompt {
+                input: PromptInput::Text(text),
+                stop: Vec::new(),
+                constraint: None,
+                tools: None,
+            },
             sampling: Sampling::greedy(),
             seed: None,
             limits: Limits { prompt_tokens_max: 1_000, completion_tokens_max: ORDERED },
@@ -93,7 +98,7 @@ impl Asking {
     /// Takes note of a message, as a requester does who keeps count.
     pub fn note(&mut self, message: &ToRequester) {
         match message {
-            ToRequester::Prefilled { prompt_tokens, cached_tokens } => {
+            ToRequester::Prefilled { prompt_tokens, cached_tokens, .. } => {
                 self.usage.prompt_tokens = *prompt_tokens;
                 self.usage.cached_tokens = *cached_tokens;
             }
@@ -208,7 +213,8 @@ impl Serving {
             return Err("no reveal".to_owned());
         };
         self.client_nonce = Some(nonce);
-        link.send(&ToRequester::Prefilled { prompt_tokens: 3, cached_tokens: 0 }).await
+        link.send(&ToRequester::Prefilled { prompt_tokens: 3, cached_tokens: 0, tool_format: None })
+            .await
     }
 
     /// A token of the answer: not what the seed says, which nobody can see yet.
@@ -255,7 +261,7 @@ impl Serving {
             scope: Scope::Mesh,
             ran: Ran {
                 model: infer.model,
-                adapter: infer.adapter,
+                adapter: None,
                 quantisation: self.model.loaded.quantisation.clone(),
                 engine: self.model.loaded.class.clone(),
             },

@@ -14,7 +14,7 @@ use commons_record::evidence::{Checked, EVIDENCE_SIZE_MAX, Evidence, EvidenceErr
 use commons_record::manifest::ModelManifest;
 use commons_record::mesh::{MeshGenesis, Policy, Usage};
 use commons_record::order::Order;
-use commons_record::settlement::{EndReason, EngineClass, Receipt, Scope, Voucher};
+use commons_record::settlement::{EndReason, EngineClass, RanAdapter, Receipt, Scope, Voucher};
 use commons_record::{Credits, Hash, OwnerId, PeerId, RequestId};
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ pub(crate) struct Claim {
     model: Hash,
     model_name: Option<String>,
     quantisation: String,
-    adapter: Option<Hash>,
+    adapter: Option<RanAdapter>,
     engine: EngineClass,
     pub(crate) usage: Usage,
     amount: Credits,
@@ -100,6 +100,9 @@ pub(crate) struct Claim {
     pub(crate) two_sided: bool,
     /// Whether the tokens were in the file and led to the signed roots.
     opened: bool,
+    /// The hash of the answer, if it was in the file: equal answers have equal ones (Rule E16).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Hash>,
 }
 
 impl Report {
@@ -216,7 +219,7 @@ impl Claim {
             model: body.ran.model,
             model_name: checked.manifest.as_ref().map(|it| it.body().name.clone()),
             quantisation: body.ran.quantisation.clone(),
-            adapter: body.ran.adapter,
+            adapter: body.ran.adapter.clone(),
             engine: body.ran.engine.clone(),
             usage: body.usage,
             amount: body.amount,
@@ -224,6 +227,7 @@ impl Claim {
             acknowledged: body.acknowledged,
             two_sided: checked.is_two_sided(),
             opened: checked.is_opened,
+            output: checked.output,
         }
     }
 }
@@ -244,6 +248,9 @@ pub(super) fn text(report: &Report) -> String {
     }
     text
 }
+
+/// What stands for the hash of an answer that is not in the file.
+const NOT_OPENED: &str = "(the answer is not in the file; export it with --with-text)";
 
 fn claim_text(claim: &Claim) -> String {
     let standing = match (claim.scope, claim.two_sided) {
@@ -268,6 +275,7 @@ fn claim_text(claim: &Claim) -> String {
          model      {model} {quantisation} {hash}\n\
          engine     {device}, {kernels}, {version}\n\
          tokens     {prompt_tokens} prompt ({cached_tokens} cached), {completion_tokens} answer\n\
+         output     {output}\n\
          credits    {amount}\n\
          ended by   {end}\n",
         receipt = claim.receipt,
@@ -280,6 +288,7 @@ fn claim_text(claim: &Claim) -> String {
         device = engine.device,
         kernels = engine.kernels,
         version = engine.version,
+        output = claim.output.map_or_else(|| NOT_OPENED.to_owned(), |it| it.to_string()),
         amount = claim.amount,
         end = end_text(claim.end),
     )

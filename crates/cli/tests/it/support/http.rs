@@ -125,6 +125,8 @@ pub(crate) struct Streamed {
     pub(crate) text: String,
     /// Chunks that carry a token.
     pub(crate) token_count: u64,
+    /// What each of these says of its token's probability.
+    pub(crate) logprobs: Vec<Value>,
     /// `commons` of the last chunk.
     pub(crate) proof: Value,
     /// The error that ended it, if one did.
@@ -152,6 +154,7 @@ impl Streamed {
             self.proof = event["commons"].clone();
         } else if choice["logprobs"].is_object() {
             self.token_count += 1;
+            self.logprobs.push(choice["logprobs"].clone());
         }
         true
     }
