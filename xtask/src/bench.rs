@@ -18,7 +18,7 @@ use crate::shell::{cargo, output, say};
 /// What was typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which benchmark: `engine` or `gateway`
+    /// Which benchmark: `adapters`, `engine` or `gateway`
     #[arg(value_name = "NAME")]
     name: String,
 
@@ -36,7 +36,15 @@ struct Bench {
     measure: fn(&Path, &[String]) -> Result<String>,
 }
 
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "adapters",
+        title: "Many adapters on one base",
+        what: "One base, and every row of a batch with an adapter of its own: what that costs \
+               beside the base alone, round by round; how soon an adapter answers that is on the \
+               disk; what is read when more are in use than fit.",
+        measure: |root, rest| target_of(root, "commons-cli", "adapters", rest),
+    },
     Bench {
         name: "engine",
         title: "Our engine beside llama.cpp",
@@ -102,7 +110,7 @@ fn page(bench: &Bench, rest: &[String], machine: &str, table: &str) -> String {
 }
 
 /// The processor's name and the number of threads.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let threads = threads();
     let lscpu = output(&mut Command::new("lscpu")).unwrap_or_default();
     let name = lscpu.lines().find_map(|line| line.strip_prefix("Model name:"));
@@ -111,7 +119,7 @@ fn machine() -> String {
 }
 
 /// How many threads the machine runs at once.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -122,7 +130,7 @@ mod tests {
     #[test]
     fn a_page_says_how_it_was_made_and_names_no_path() {
         let rest = ["--model", "/tmp/x.gguf", "--rounds", "3"].map(str::to_owned);
-        let page = page(&BENCHES[1], &rest, "a machine, 2 threads", "| a |\n");
+        let page = page(&BENCHES[2], &rest, "a machine, 2 threads", "| a |\n");
         assert!(page.contains("cargo xtask bench gateway --model FILE --rounds 3"), "{page}");
         assert!(!page.contains("x.gguf"), "{page}");
         assert!(page.contains("Machine: a machine, 2 threads."), "{page}");

@@ -8,6 +8,7 @@
 
 mod bench;
 mod bench_model;
+mod conform;
 mod fuzz;
 mod shell;
 mod sim;
@@ -36,6 +37,9 @@ enum Args {
     Bench(bench::Args),
     /// Write a model of random weights to measure with
     BenchModel(bench_model::Args),
+    /// Run in full what is claimed of results, and write it under `docs/bench`
+    #[command(subcommand)]
+    Conform(conform::Args),
     /// Count lines and dependencies, as a Markdown table
     Stats,
 }
@@ -61,6 +65,7 @@ fn run(args: &Args) -> Result<()> {
         Args::Sim(args) => sim::run(root, args),
         Args::Bench(args) => bench::run(root, args),
         Args::BenchModel(args) => bench_model::run(root, args),
+        Args::Conform(args) => conform::run(root, args),
         Args::Stats => stats::run(root),
     }
 }

@@ -41,12 +41,13 @@ def arguments():
     parser = argparse.ArgumentParser(description="Measure llama.cpp once")
     parser.add_argument("model")
     parser.add_argument("--json", action="store_true", help="accepted for symmetry")
-    parser.add_argument("--only", choices=["prefill", "decode", "prefix", "load"], required=True)
+    parser.add_argument("--only", choices=["prefill", "decode", "prefix", "load", "adapters"], required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=128, help="prompt tokens, or steps of a row")
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--context", type=int, default=16, help="tokens of a row before decoding")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--adapters", help="folder of GGUF adapters, for `--only adapters`")
     parser.add_argument("--repack", choices=["on", "off"], default="on")
     parser.add_argument("--flash", choices=["auto", "on", "off"], default="auto")
     return parser.parse_args()
@@ -177,6 +178,32 @@ def measure_prefix(args):
     return engine, {"seconds": seconds, "tokens_timed": NEW_TOKENS, "cold_s": cold}
 
 
+def measure_adapters(args):
+    """Answers with an adapter each, one after the other: different ones share no batch."""
+    engine = Reference(args, args.context + WARM_STEPS + args.tokens, 1)
+    files = sorted(os.path.join(args.adapters, name) for name in os.listdir(args.adapters))
+    adapters = [api.llama_adapter_lora_init(engine.model, os.fsencode(path)) for path in files]
+    if not all(adapters):
+        sys.exit("the reference cannot load an adapter")
+    seconds = []
+    for _ in range(args.rounds):
+        elapsed = 0.0
+        for row, adapter in enumerate(adapters):
+            chosen = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
+            if api.llama_set_adapters_lora(engine.context, chosen, 1, (ctypes.c_float * 1)(1.0)):
+                sys.exit("the reference cannot set an adapter")
+            engine.forget()
+            picked = engine.prefill(token_ids(args.context, engine.vocabulary, row), 0)
+            for step in range(WARM_STEPS + args.tokens):
+                if step == WARM_STEPS:
+                    begin = time.perf_counter()
+                engine.decode([(picked, args.context + step, 0, True)])
+                picked = engine.pick(0)
+            elapsed += time.perf_counter() - begin
+        seconds.append(elapsed)
+    return engine, {"seconds": seconds, "tokens_timed": args.tokens * len(adapters)}
+
+
 def measure_load(args):
     """Loading until the first token, then what a long prompt and a few steps make of the memory."""
     begin = time.perf_counter()
@@ -207,6 +234,7 @@ def main():
         "decode": measure_decode,
         "prefix": measure_prefix,
         "load": measure_load,
+        "adapters": measure_adapters,
     }
     engine, result = measures[args.only](args)
     result |= {
