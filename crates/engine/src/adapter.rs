@@ -179,18 +179,13 @@ impl Adapter {
 
     /// As [`Self::load`], kept in memory as told.
     pub fn load_as(path: &Path, base: &Weights, storage: Storage) -> Result<Self, AdapterError> {
-        refuse_pickle(path)?;
-        let open = |source| AdapterError::Open { path: path.to_owned(), source };
-        let is_folder = std::fs::metadata(path).map_err(open)?.is_dir();
-        let is_safetensors = path.extension().is_some_and(|it| it == "safetensors");
-        let listing = match path.parent() {
-            _ if is_folder => peft::read(path, WEIGHTS_NAME, base.settings())?,
-            Some(folder) if is_safetensors => {
-                let name = path.file_name().and_then(|name| name.to_str());
+        let listing = match locate(path)? {
+            Located::Gguf => gguf::read(path, base.settings())?,
+            Located::Folder { folder, weights } => {
+                let name = weights.file_name().and_then(|name| name.to_str());
                 let name = name.ok_or_else(|| AdapterError::Name { path: path.to_owned() })?;
                 peft::read(folder, name, base.settings())?
             }
-            _ => gguf::read(path, base.settings())?,
         };
         build::build(&listing, base, storage)
     }
@@ -218,14 +213,8 @@ impl fmt::Debug for Adapter {
 ///
 /// As [`Adapter::load`] refuses what is missing, and pickle files by their names.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, AdapterError> {
-    refuse_pickle(path)?;
-    let open = |source| AdapterError::Open { path: path.to_owned(), source };
-    let is_folder = std::fs::metadata(path).map_err(open)?.is_dir();
-    let is_safetensors = path.extension().is_some_and(|it| it == "safetensors");
-    let (folder, weights) = match path.parent() {
-        _ if is_folder => (path, path.join(WEIGHTS_NAME)),
-        Some(folder) if is_safetensors => (folder, path.to_owned()),
-        _ => return Ok(vec![path.to_owned()]),
+    let Located::Folder { folder, weights } = locate(path)? else {
+        return Ok(vec![path.to_owned()]);
     };
     if !weights.exists() {
         return Err(peft::absent(folder));
@@ -235,6 +224,28 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, AdapterError> {
         return Err(AdapterError::Incomplete { path: folder.to_owned(), wanted: CONFIG_NAME });
     }
     Ok(vec![config, weights])
+}
+
+/// What a path means.
+enum Located<'a> {
+    Gguf,
+    /// A folder with a configuration, and the file of numbers in it.
+    Folder {
+        folder: &'a Path,
+        weights: PathBuf,
+    },
+}
+
+fn locate(path: &Path) -> Result<Located<'_>, AdapterError> {
+    refuse_pickle(path)?;
+    let open = |source| AdapterError::Open { path: path.to_owned(), source };
+    let is_folder = std::fs::metadata(path).map_err(open)?.is_dir();
+    let is_safetensors = path.extension().is_some_and(|it| it == "safetensors");
+    Ok(match path.parent() {
+        _ if is_folder => Located::Folder { folder: path, weights: path.join(WEIGHTS_NAME) },
+        Some(folder) if is_safetensors => Located::Folder { folder, weights: path.to_owned() },
+        _ => Located::Gguf,
+    })
 }
 
 /// Files that run code when they are read.

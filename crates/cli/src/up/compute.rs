@@ -9,6 +9,7 @@ use commons_node::supervisor::{EngineState, Supervisor, SupervisorPorts};
 use commons_port::engine::Engine;
 use commons_port::process::{AddModel, AddedModel};
 use commons_sandbox::spawn::ProgramSpawner;
+use commons_store::adapters::AdapterFolder;
 
 use super::config::Config;
 use super::tell::Event;
@@ -21,9 +22,6 @@ use crate::runtime::{RealClock, TokioSpawn};
 /// devices there are and where their libraries lie. It has no other variable, and no secret.
 const ENVIRONMENT: &[&str] =
     &["COMMONS_LOG", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
-
-/// Adapters that the node has taken in lie here, in its data folder.
-const ADAPTERS: &str = "adapters";
 
 /// How models are computed, as it was typed.
 #[derive(Debug, Clone)]
@@ -43,7 +41,11 @@ pub(super) enum Computing {
 
 impl Computing {
     /// Makes ready. A process is started for the first model.
-    pub(super) fn start(config: &Config, clock: &Arc<RealClock>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        config: &Config,
+        adapters: &AdapterFolder,
+        clock: &Arc<RealClock>,
+    ) -> anyhow::Result<Self> {
         if config.compute.process == EngineProcess::Inline {
             return Ok(Self::Inline(Arc::new(LocalEngine::new(config.engine))));
         }
@@ -56,7 +58,7 @@ impl Computing {
             clock: clock.clone(),
             spawn: Arc::new(TokioSpawn),
         };
-        let supervisor = Supervisor::start(ports, readable(config)?);
+        let supervisor = Supervisor::start(ports, readable(config, adapters)?);
         Ok(Self::Child { supervisor, told: Mutex::default() })
     }
 
@@ -144,13 +146,10 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// What the process may read: the models that were named, and the node's adapters.
-fn readable(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
-    let adapters = config.data_dir.join(ADAPTERS);
-    let name = || format!("failed to create the folder {}", adapters.display());
-    // There before the jail closes: what is not there cannot be named.
-    std::fs::create_dir_all(&adapters).with_context(name)?;
+/// Both are there before the jail closes: what is not there cannot be named.
+fn readable(config: &Config, adapters: &AdapterFolder) -> anyhow::Result<Vec<PathBuf>> {
     let models = config.models.iter().map(|it| it.path.as_path());
-    models.chain([adapters.as_path()]).map(absolute).collect()
+    models.chain([adapters.path()]).map(absolute).collect()
 }
 
 /// The process runs in another folder.

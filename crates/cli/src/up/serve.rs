@@ -90,12 +90,12 @@ impl Running {
         let capability = machine::capability(config.engine.threads);
         log_devices(config);
         let clock = Arc::new(RealClock::new());
-        let engine = Computing::start(config, &clock)?;
+        let adapters = AdapterFolder::open(&opened.dir);
+        let adapters = adapters.context("failed to open the adapters of the data folder")?;
+        let engine = Computing::start(config, &adapters, &clock)?;
         let foreign = Foreign::start(&config.foreign, &clock)?;
         let mut engines: Vec<Arc<dyn Engine>> = vec![engine.engine()];
         engines.extend(foreign.engines());
-        let adapters = AdapterFolder::open(&opened.dir);
-        let adapters = adapters.context("failed to open the adapters of the data folder")?;
         let keeping = Arc::new(Keeping::new(Arc::new(Engines::new(engines)), adapters));
         let ports = Ports {
             net,

@@ -6,11 +6,10 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use commons_kernels::matrix::{Format, Matrix, Packer, ROWS_PER_GROUP};
+use commons_kernels::matrix::{Matrix, Packer, ROWS_PER_GROUP};
 
 use super::NormWeights;
 use super::linear::Linear;
-use crate::gguf::TensorType;
 use crate::place::Device;
 use crate::settings::{Norm, Settings};
 use crate::weights::{WeightError, Weights, check_finite};
@@ -137,7 +136,7 @@ impl<'a> Loader<'a> {
         inputs: usize,
     ) -> Result<Matrix, WeightError> {
         let facts = self.weights.matrix(name, rows_all, inputs)?;
-        let format = format_of(facts.kind);
+        let format = facts.kind.format();
         let refused = |source| WeightError::Pack { name: name.to_owned(), source };
         let mut packer = Packer::new(format, rows.len(), inputs).map_err(refused)?;
         let row_size = packer.row_size();
@@ -199,22 +198,5 @@ impl Loader<'_> {
         })?;
         (self.options.on_packed)(bytes.len() as u64);
         Ok((facts.kind, bytes))
-    }
-}
-
-/// The format in which a tensor of a file is packed: its own.
-fn format_of(kind: TensorType) -> Format {
-    match kind {
-        TensorType::F32 => Format::F32,
-        TensorType::F16 => Format::F16,
-        TensorType::BF16 => Format::Bf16,
-        TensorType::Q4_0 => Format::Q4_0,
-        TensorType::Q4_1 => Format::Q4_1,
-        TensorType::Q5_0 => Format::Q5_0,
-        TensorType::Q5_1 => Format::Q5_1,
-        TensorType::Q8_0 => Format::Q8_0,
-        TensorType::Q4K => Format::Q4K,
-        TensorType::Q5K => Format::Q5K,
-        TensorType::Q6K => Format::Q6K,
     }
 }

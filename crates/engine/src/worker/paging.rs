@@ -47,8 +47,6 @@ pub(super) struct Paging {
     waiting: Vec<Waiting>,
     /// Those in memory.
     here: BTreeMap<AdapterId, Arc<Adapter>>,
-    /// Where those are that somebody waits for.
-    files: BTreeMap<AdapterId, Arc<Registered>>,
     /// Sequences that have started.
     held: BTreeMap<SequenceId, AdapterId>,
     /// Sequences whose adapter cannot be had.
@@ -60,6 +58,7 @@ pub(super) struct Paging {
 struct Waiting {
     ask: Ask,
     adapter: AdapterId,
+    registered: Arc<Registered>,
 }
 
 /// Why a sequence does not wait.
@@ -78,7 +77,7 @@ impl WantError {
             Self::Full { .. } | Self::Adapter(AdapterRefusal::Busy { .. }) => {
                 EngineRefusalCode::Overloaded
             }
-            Self::Adapter(_) => EngineRefusalCode::TooLong,
+            Self::Adapter(_) => EngineRefusalCode::Unsupported,
         }
     }
 }
@@ -96,7 +95,6 @@ impl Paging {
             waiting_max: config.waiting_max as usize,
             waiting: Vec::new(),
             here: BTreeMap::new(),
-            files: BTreeMap::new(),
             held: BTreeMap::new(),
             refused: Vec::new(),
             loader,
@@ -120,8 +118,7 @@ impl Paging {
         }
         let adapter = registered.id();
         self.machine.want(adapter, registered.size_bytes())?;
-        self.files.insert(adapter, Arc::clone(registered));
-        self.waiting.push(Waiting { ask, adapter });
+        self.waiting.push(Waiting { ask, adapter, registered: Arc::clone(registered) });
         self.step();
         Ok(())
     }
@@ -199,18 +196,15 @@ impl Paging {
                     self.here.remove(&adapter);
                 }
                 AdapterCommand::Load(adapter) => {
-                    if let Some(registered) = self.files.get(&adapter) {
+                    // What is loaded is waited for.
+                    if let Some(waiting) = self.waiting.iter().find(|it| it.adapter == adapter) {
                         // There is room: the machine asks for few loads at once. A loader that has
                         // ended takes nothing, and its worker computes nothing.
-                        let _ = self.loader.try_send(Errand::Load(Arc::clone(registered)));
+                        let _ = self.loader.try_send(Errand::Load(Arc::clone(&waiting.registered)));
                     }
                 }
             }
         }
-        let (waiting, here) = (&self.waiting, &self.here);
-        self.files.retain(|adapter, _| {
-            !here.contains_key(adapter) || waiting.iter().any(|it| it.adapter == *adapter)
-        });
     }
 }
 

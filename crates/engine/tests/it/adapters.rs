@@ -215,6 +215,7 @@ fn more_adapters_than_fit_take_turns_and_all_are_served() {
 fn one_that_can_never_fit_is_refused_with_numbers() {
     let lab = Lab::new(WorkerConfig { adapter_size_max: Some(1_000), ..config() }, 1);
     let refusal = lab.engine.start(lab.request("bace", Some(0))).map(drop).expect_err("is refused");
+    assert_eq!(refusal.code, EngineRefusalCode::Unsupported, "no shorter prompt would help");
     assert!(refusal.message.contains("and adapters have 1000"), "{refusal}");
 }
 
