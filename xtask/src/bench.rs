@@ -5,6 +5,7 @@
 //! the command. Paths are left out of what is written: a model's name is in the table.
 
 mod engine;
+mod forms;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use crate::shell::{cargo, output, say};
 /// What was typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which benchmark: `adapters`, `engine` or `gateway`
+    /// Which benchmark: `adapters`, `engine`, `forms` or `gateway`
     #[arg(value_name = "NAME")]
     name: String,
 
@@ -36,7 +37,7 @@ struct Bench {
     measure: fn(&Path, &[String]) -> Result<String>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench {
         name: "adapters",
         title: "Many adapters on one base",
@@ -50,6 +51,12 @@ const BENCHES: [Bench; 3] = [
         title: "Our engine beside llama.cpp",
         what: engine::WHAT,
         measure: engine::measure,
+    },
+    Bench {
+        name: "forms",
+        title: "What holding an answer to a form costs",
+        what: forms::WHAT,
+        measure: forms::measure,
     },
     Bench {
         name: "gateway",
@@ -130,7 +137,7 @@ mod tests {
     #[test]
     fn a_page_says_how_it_was_made_and_names_no_path() {
         let rest = ["--model", "/tmp/x.gguf", "--rounds", "3"].map(str::to_owned);
-        let page = page(&BENCHES[2], &rest, "a machine, 2 threads", "| a |\n");
+        let page = page(&BENCHES[3], &rest, "a machine, 2 threads", "| a |\n");
         assert!(page.contains("cargo xtask bench gateway --model FILE --rounds 3"), "{page}");
         assert!(!page.contains("x.gguf"), "{page}");
         assert!(page.contains("Machine: a machine, 2 threads."), "{page}");

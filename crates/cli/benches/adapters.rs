@@ -36,9 +36,6 @@ use clap::Parser as _;
 
 use lab::{Lab, Room};
 
-/// Rows of a batch, each with an adapter of its own.
-const BATCHES: [usize; 5] = [1, 4, 8, 16, 64];
-
 /// The batch that llama.cpp computes as well.
 const COMPARED: usize = 8;
 
@@ -67,6 +64,14 @@ struct Args {
     #[arg(long, default_value_t = 32)]
     tokens: usize,
 
+    /// Rows of the batches, each with an adapter of its own; 64 at most
+    #[arg(long, value_delimiter = ',', default_value = "1,4,8,16,64")]
+    rows: Vec<usize>,
+
+    /// Measure the batches alone
+    #[arg(long)]
+    only_batches: bool,
+
     /// Adapters that are registered to see what that costs
     #[arg(long, default_value_t = 1_000)]
     crowd: usize,
@@ -87,6 +92,8 @@ struct Batch {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.rounds > 0 && args.tokens > 0, "without a round there is nothing to show");
+    let fits = |rows: &usize| (1..=lab::ROUNDED_FROM).contains(rows);
+    ensure!(args.rows.iter().all(fits), "a batch has 1 to {} rows", lab::ROUNDED_FROM);
     let threads = args
         .threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
@@ -106,6 +113,9 @@ fn main() -> anyhow::Result<()> {
         let their = reference::measure(python, model, &lab, (threads, args.tokens, rounds))?;
         say(&reference_table(&batches, &their))?;
     }
+    if args.only_batches {
+        return Ok(());
+    }
     say(&cold(&lab, args.rounds.max(5))?)?;
     drop(lab);
     say(&rotation::measure(&args.model, threads)?)?;
@@ -121,7 +131,7 @@ fn say(text: &str) -> anyhow::Result<()> {
 
 fn batches(lab: &Lab, args: &Args) -> anyhow::Result<Vec<Batch>> {
     let new = |rows| Batch { rows, base: vec![], adapted: vec![], rounded: vec![] };
-    let mut batches: Vec<Batch> = BATCHES.map(new).into();
+    let mut batches: Vec<Batch> = args.rows.iter().copied().map(new).collect();
     for round in 0..args.rounds {
         for batch in &mut batches {
             eprintln!("round {} of {}: {} rows", round + 1, args.rounds, batch.rows);
@@ -144,7 +154,8 @@ fn batches(lab: &Lab, args: &Args) -> anyhow::Result<Vec<Batch>> {
 fn batch_table(batches: &[Batch]) -> String {
     let mut text = "## Rows of one batch, each with an adapter of its own\n\n\
         Requests through the scheduler, tokens per second of all rows together. The base is the same \
-        batch without adapters. Wanted of the base: 1 row 92 %, 4 rows 85 %, 16 rows 80 %.\n\n\
+        batch without adapters. A share is the median of the rounds, each over the base of its own \
+        round. Wanted of the base: 1 row 92 %, 4 rows 85 %, 16 rows 80 %.\n\n\
         | Rows | Base | Adapters, F16 | of base | Adapters, A in Q8_0 | of base | Spread |\n\
         |---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
@@ -156,8 +167,8 @@ fn batch_table(batches: &[Batch]) -> String {
             text,
             "| {} | {base:.1} | {adapted:.1} | {:.1} % | {rounded:.1} | {:.1} % | {:.0} % |",
             batch.rows,
-            100.0 * adapted / base,
-            100.0 * rounded / base,
+            100.0 * share(&batch.adapted, &batch.base),
+            100.0 * share(&batch.rounded, &batch.base),
             100.0 * spread.into_iter().fold(0.0, f64::max),
         );
     }
@@ -220,6 +231,12 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The median of what each round is of its neighbour.
+fn share(values: &[f64], base: &[f64]) -> f64 {
+    let shares: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
+    median(&shares)
 }
 
 /// The distance of the extremes, of the median.

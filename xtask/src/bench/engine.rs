@@ -14,7 +14,7 @@
 
 mod busy;
 mod cases;
-mod report;
+pub(super) mod report;
 mod table;
 
 use std::{
@@ -33,6 +33,8 @@ use crate::shell::{self, cargo};
 use busy::Busy;
 use cases::{CASES, COMPARISONS, Case};
 use report::Report;
+
+pub(super) use table::median;
 
 /// What the page says below its title.
 pub(super) const WHAT: &str = "The same work in our engine and in llama.cpp (driven through llama-cpp-python, as it comes \
@@ -170,13 +172,14 @@ fn contenders(root: &Path, args: &Args) -> Result<Vec<Contender>> {
     Ok(contenders)
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
+/// Builds `commons` in the release profile.
+pub(super) fn build(root: &Path) -> Result<PathBuf> {
     shell::run(&mut cargo(root, &["build", "--release", "--package", "commons-cli"]))?;
     Ok(super::target(root)?.join("release/commons"))
 }
 
 /// Reads the file once, so that it lies in the page cache for everybody.
-fn warm(model: &Path) -> Result<()> {
+pub(super) fn warm(model: &Path) -> Result<()> {
     let told = || format!("failed to read {}", model.display());
     let mut file = File::open(model).with_context(told)?;
     io::copy(&mut file, &mut io::sink()).map(|_| ()).with_context(told)

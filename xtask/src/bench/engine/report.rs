@@ -8,7 +8,7 @@ const SCHEMA: u64 = 1;
 
 /// One measurement: an object with the fields that every one has.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     seconds: Vec<f64>,
     tokens_timed: f64,
     fields: Value,
@@ -16,7 +16,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Reads the line. Times are positive and there is at least one.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(in crate::bench) fn parse(text: &str) -> Result<Self> {
         let fields: Value =
             serde_json::from_str(text.trim()).with_context(|| format!("not JSON: {text:?}"))?;
         let schema = fields["schema"].as_u64();
@@ -32,15 +32,20 @@ impl Report {
     }
 
     /// The number of this name.
-    pub(super) fn number(&self, name: &str) -> Result<f64> {
+    pub(in crate::bench) fn number(&self, name: &str) -> Result<f64> {
         let found = self.fields[name].as_f64();
         found.with_context(|| format!("the report has no number `{name}`: {}", self.fields))
     }
 
     /// The sum of the list of numbers of this name, which has some.
     pub(super) fn sum(&self, name: &str) -> Result<f64> {
+        Ok(self.list(name)?.iter().sum())
+    }
+
+    /// The list of numbers of this name, which has some.
+    pub(in crate::bench) fn list(&self, name: &str) -> Result<Vec<f64>> {
         let list = self.fields[name].as_array().filter(|it| !it.is_empty());
-        let numbers = list.and_then(|it| it.iter().map(Value::as_f64).sum::<Option<f64>>());
+        let numbers = list.and_then(|it| it.iter().map(Value::as_f64).collect());
         numbers.with_context(|| format!("the report has no numbers `{name}`: {}", self.fields))
     }
 

@@ -98,7 +98,7 @@ fn spread(row: &Row) -> f64 {
 }
 
 /// The middle of the sorted values, or the mean of the two in the middle.
-fn median(values: &[f64]) -> Option<f64> {
+pub(in crate::bench) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;
