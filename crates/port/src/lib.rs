@@ -7,14 +7,17 @@
 //!
 //! * [`net`]: streams to peers and gossip;
 //! * [`engine`]: models that continue prompts; [`process`]: an engine that is a child process;
-//! * [`journal`]: durable state, committed in batches;
+//! * [`journal`]: durable state, committed in batches; [`blobs`]: files by their hash;
+//! * [`hub`]: repositories of files by name, outside and here;
 //! * [`time`]: clocks, randomness and tasks.
 //!
 //! Not here: any implementation, and any decision.
 
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod engine;
+pub mod hub;
 pub mod journal;
 pub mod net;
 pub mod process;

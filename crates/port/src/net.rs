@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use commons_record::PeerId;
+use commons_record::{Hash, PeerId};
 
 use crate::{BoxFuture, BoxStream};
 
@@ -103,6 +103,9 @@ pub enum NetError {
     #[error("the message is {size} bytes, and gossip carries {max}")]
     TooLarge { size: usize, max: usize },
 
+    #[error("this node says of {max} things that it has them, and of no more")]
+    TooMany { max: usize },
+
     #[error("the network is shut down")]
     Closed,
 }
@@ -123,6 +126,9 @@ pub type Validator = Arc<dyn Fn(&[u8]) -> Acceptance + Send + Sync>;
 
 /// Gossip messages are single records.
 pub const GOSSIP_SIZE_MAX: usize = 64 * 1024;
+
+/// Peers that one search for providers tells at most.
+pub const PROVIDERS_MAX: usize = 64;
 
 /// How a connection to a peer changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +176,14 @@ pub trait Net: Send + Sync {
 
     /// Receives a topic's messages that `validator` accepts, until the result is dropped.
     fn subscribe(&self, topic: String, validator: Validator) -> BoxStream<'static, Vec<u8>>;
+
+    /// Says to the members that this node has what `key` names, and says it again while it runs;
+    /// or says so no longer, which others learn within hours. A key says nothing of what it names.
+    fn provide(&self, key: Hash, is_on: bool) -> BoxFuture<'static, Result<(), NetError>>;
+
+    /// Peers that say to have what `key` names, as they are found, [`PROVIDERS_MAX`] at most and each
+    /// once; ends when no more will be found. It is their word: whoever asks them finds out.
+    fn providers(&self, key: Hash) -> BoxStream<'static, PeerId>;
 
     /// Connections as they come and go, beginning with those that stand.
     fn peer_events(&self) -> BoxStream<'static, PeerEvent>;

@@ -14,6 +14,7 @@
 //! * [`merkle`]: roots over tokens and proofs of inclusion;
 //! * [`mesh`]: who may take part, and under which rules;
 //! * [`manifest`], [`order`], [`settlement`]: what is served, asked, acknowledged and owed;
+//! * [`catalogue`]: what is published, under which names, and who warns of it;
 //! * [`evidence`]: the file that a stranger verifies.
 //!
 //! Not here: clocks, random numbers, files and sockets. Time and nonces are arguments.
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod amount;
+pub mod catalogue;
 pub mod codec;
 pub mod constraint;
 pub mod envelope;

@@ -6,7 +6,7 @@ use commons_record::evidence::Evidence;
 use commons_record::{Envelope, codec};
 
 /// The fixtures: a record of every type, and evidence.
-const FIXTURES: [&str; 12] = [
+const FIXTURES: [&str; 16] = [
     include_str!("golden/genesis.hex"),
     include_str!("golden/node-certificate.hex"),
     include_str!("golden/policy.hex"),
@@ -18,6 +18,10 @@ const FIXTURES: [&str; 12] = [
     include_str!("golden/voucher.hex"),
     include_str!("golden/receipt.hex"),
     include_str!("golden/receipt-unacknowledged.hex"),
+    include_str!("golden/release.hex"),
+    include_str!("golden/name-binding.hex"),
+    include_str!("golden/revocation.hex"),
+    include_str!("golden/denylist.hex"),
     include_str!("golden/evidence.hex"),
 ];
 

@@ -1,5 +1,8 @@
 //! Fuzz targets: no bytes crash a decoder of records, and what decodes has one encoding.
 
+use commons_record::catalogue::{
+    Denylist, FilePath, NameBinding, Release, RepoName, Revocation, Version, check_licence,
+};
 use commons_record::codec;
 use commons_record::envelope::{RECORD_SIZE_MAX, Record};
 use commons_record::evidence::{EVIDENCE_SIZE_MAX, Evidence};
@@ -53,6 +56,30 @@ targets! {
     order: Order,
     voucher: Voucher,
     receipt: Receipt,
+    release: Release,
+    name_binding: NameBinding,
+    revocation: Revocation,
+    denylist: Denylist,
+}
+
+/// Any text as a licence, a name, a version and a path: read or refused, and what is a path stays
+/// below its folder.
+#[test]
+fn catalogue_texts() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        let _ = check_licence(text);
+        for it in
+            [text.parse::<RepoName>().map(String::from), text.parse::<Version>().map(String::from)]
+        {
+            assert!(it.is_err() || text.is_ascii());
+        }
+        if let Ok(path) = text.parse::<FilePath>() {
+            let is_plain =
+                |it: std::path::Component<'_>| matches!(it, std::path::Component::Normal(_));
+            assert!(std::path::Path::new(path.as_str()).components().all(is_plain), "{path}");
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Records as a peer, a stranger and a forger meet them.
 
 mod amount;
+mod catalogue;
 mod cbor;
 mod encoding;
 mod envelope;

@@ -1,5 +1,9 @@
 //! One record of every type, made from fixed keys and numbers.
 
+use commons_record::catalogue::{
+    Denied, DenyCode, DenyEntry, Denylist, Derivation, NameBinding, Relation, Release, ReleaseFile,
+    ReleaseKind, Revocation,
+};
 use commons_record::codec::{self, DecodeError};
 use commons_record::envelope::{Certified, RECORD_SIZE_MAX};
 use commons_record::key::PublicKey;
@@ -164,6 +168,74 @@ pub(crate) fn manifest() -> ModelManifest {
     }
 }
 
+pub(crate) fn release() -> Release {
+    let file = |path: &str, number: u8, size| ReleaseFile {
+        path: path.parse().expect("a path"),
+        blob: hash(number),
+        size,
+        sha256: Some(hash(number ^ 0x80)),
+        recipe: None,
+    };
+    let weights = ReleaseFile { recipe: Some(hash(0x3f)), ..file("q4/model.gguf", 0x33, 1 << 20) };
+    Release {
+        kind: ReleaseKind::Model,
+        name: "acme/stories".parse().expect("a name"),
+        version: "1.1".parse().expect("a version"),
+        files: vec![file("README.md", 0x34, 0), weights],
+        licence: "Apache-2.0 OR MIT".into(),
+        lineage: vec![
+            Derivation {
+                relation: Relation::QuantisedFrom,
+                release: Some(hash(0x51)),
+                blob: Some(hash(0x52)),
+                label: Some("acme/stories-f16".into()),
+            },
+            Derivation {
+                relation: Relation::TrainedOn,
+                release: None,
+                blob: Some(hash(0x53)),
+                label: None,
+            },
+        ],
+        author: "a person".into(),
+        description: "Small stories, four bits a weight.".into(),
+        tags: vec!["gguf".into(), "stories".into()],
+        released_unix_ms: Millis(1_760_000_100_000),
+        previous: Some(hash(0x54)),
+    }
+}
+
+pub(crate) fn name_binding() -> NameBinding {
+    NameBinding {
+        name: release().name,
+        version: Some(release().version),
+        release: Some(hash(0x55)),
+        serial: 2,
+    }
+}
+
+pub(crate) fn revocation() -> Revocation {
+    Revocation {
+        key: key(PROVIDER).public(),
+        from: Some(Epoch(4)),
+        kept: vec![hash(0x55), hash(0x56)],
+        reason: "the machine was stolen".into(),
+    }
+}
+
+pub(crate) fn denylist() -> Denylist {
+    let entry = |what, code, reason: &str| DenyEntry { what, code, reason: reason.into() };
+    Denylist {
+        title: "what we do not carry".into(),
+        serial: 7,
+        entries: vec![
+            entry(Denied::Blob(hash(0x61)), DenyCode::Malware, "its loader opens a shell"),
+            entry(Denied::Release(hash(0x62)), DenyCode::Licence, "not for sharing"),
+            entry(Denied::Name(release().name), DenyCode::Deception, "it is another model"),
+        ],
+    }
+}
+
 pub(crate) fn prompt() -> Prompt {
     let message = Message::new("user", "Once upon a time");
     Prompt {
@@ -320,6 +392,7 @@ pub(crate) fn all() -> Vec<Sample> {
     let joint = asks.sign(11, order(joint_mode()));
     let voucher = asks.sign(12, voucher(joint.id()));
     let receipt = serves.sign(20, receipt(joint.id(), voucher.id()));
+    let withdrawn = NameBinding { version: None, release: None, ..name_binding() };
     vec![
         sample("genesis", &genesis()),
         sample("membership", &authority.sign(2, membership())),
@@ -329,6 +402,11 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("join-request", &asks.sign(1, join_request())),
         sample("presence", &serves.sign(2, presence())),
         sample("model-manifest", &serves.sign(3, manifest())),
+        sample("release", &serves.sign(4, release())),
+        sample("name-binding", &authority.sign(5, name_binding())),
+        sample("name-withdrawn", &authority.sign(6, withdrawn)),
+        sample("revocation", &authority.sign(7, revocation())),
+        sample("denylist", &owner(OWNER).sign(8, denylist())),
         sample("order-client", &client),
         sample("order-joint", &joint),
         sample("order-resume", &asks.sign(13, resumed_order())),
