@@ -2,7 +2,7 @@
 //!
 //! * streams (ours) and gossip: what `Net` offers;
 //! * kad: a routing table of members, gated. Nothing enters it but what `Net::add_addrs` was
-//!   told, and records that peers want to store are refused;
+//!   told, and of what peers want to store only who provides what (`host/providers.rs`);
 //! * identify, autonat v2 (the server by the owner's word), dcutr and relay (both sides): how nodes behind address
 //!   translators find each other, with any node as the relay;
 //! * ping, and limits on connections.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::kad::store::MemoryStore;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
@@ -24,6 +24,7 @@ use libp2p::{
 
 use crate::config::{Limits, MeshConfig, StartError};
 use crate::gossip::{self, Gossipsub};
+use crate::host::providers;
 use crate::identity::keypair;
 use crate::streams::{Accepting, Streams};
 
@@ -170,21 +171,15 @@ fn limits(limits: &Limits) -> ConnectionLimits {
 }
 
 fn kad(local: libp2p::PeerId, protocol: StreamProtocol) -> kad::Behaviour<MemoryStore> {
-    // Nothing is stored in it: presence and records have channels of their own.
-    let store = MemoryStoreConfig {
-        max_records: 0,
-        max_value_bytes: 0,
-        max_providers_per_key: 0,
-        max_provided_keys: 0,
-    };
+    let store = providers::store_config();
     let mut config = kad::Config::new(protocol);
     config
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_replication_interval(None)
         .set_publication_interval(None)
-        .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(None);
+    providers::set_times(&mut config);
     let mut kad =
         kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config);
     kad.set_mode(Some(kad::Mode::Server));

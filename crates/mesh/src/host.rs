@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commons_port::net::{NetError, Validator};
-use commons_record::{Millis, PeerId};
+use commons_record::{Hash, Millis, PeerId};
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
@@ -26,9 +26,11 @@ use crate::redial::{self, Redial};
 use crate::streams::{Accepting, OpenError, OpenRequest};
 
 mod listening;
+pub(crate) mod providers;
 mod waiting;
 
 pub(crate) use listening::Listening;
+use providers::Providers;
 use waiting::Waiting;
 
 /// What a handle asks of the host.
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Publish { topic: String, message: Vec<u8>, reply: oneshot::Sender<Result<(), NetError>> },
     Subscribe { topic: String, validator: Validator, deliver: mpsc::Sender<Vec<u8>> },
     ListenAddrs { reply: oneshot::Sender<Vec<String>> },
+    Provide { key: Hash, is_on: bool, reply: oneshot::Sender<Result<(), NetError>> },
+    FindProviders { key: Hash, deliver: mpsc::Sender<PeerId> },
     Shutdown,
 }
 
@@ -68,6 +72,7 @@ pub(crate) struct Host {
     dials: BTreeMap<ConnectionId, PeerId>,
     waiting: Waiting,
     topics: Topics,
+    providers: Providers,
     start: Instant,
 }
 
@@ -89,6 +94,7 @@ impl Host {
             dials: BTreeMap::new(),
             waiting: Waiting::default(),
             topics: Topics::default(),
+            providers: Providers::default(),
             start: Instant::now(),
         }
     }
@@ -150,6 +156,14 @@ impl Host {
                 self.topics.subscribe(gossip, topic, validator, deliver);
             }
             Command::ListenAddrs { reply } => self.listening.ask(&self.swarm, reply),
+            Command::Provide { key, is_on, reply } => {
+                let kad = &mut self.swarm.behaviour_mut().kad;
+                // Nobody may wait for the answer any more; it is said all the same.
+                let _ = reply.send(Providers::provide(kad, key, is_on));
+            }
+            Command::FindProviders { key, deliver } => {
+                self.providers.search(&mut self.swarm.behaviour_mut().kad, key, deliver);
+            }
             Command::Shutdown => {} // The loop ends before it gets here.
         }
     }
@@ -255,6 +269,12 @@ impl Host {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => {
+                let (now, book) = (self.now(), Arc::clone(&self.book));
+                let is_known = |peer| book.addrs(peer).is_some();
+                let kad = &mut self.swarm.behaviour_mut().kad;
+                self.providers.on_event(kad, now, is_known, event);
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.dials.remove(&connection_id);
                 let Some(peer) = identity::from_libp2p(&peer_id) else { return };

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use commons_port::net::{Incoming, Net, NetError, Opened, Path, PeerEvent, Protocol, Validator};
+use commons_port::net::{
+    Incoming, Net, NetError, Opened, PROVIDERS_MAX, Path, PeerEvent, Protocol, Validator,
+};
 use commons_port::{BoxFuture, BoxStream};
-use commons_record::PeerId;
+use commons_record::{Hash, PeerId};
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -167,6 +169,29 @@ impl Net for Mesh {
                 Box::pin(stream::once(sent).flatten())
             }
         }
+    }
+
+    fn provide(&self, key: Hash, is_on: bool) -> BoxFuture<'static, Result<(), NetError>> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Provide { key, is_on, reply };
+            commands.send(command).await.map_err(|_| NetError::Closed)?;
+            drop(commands);
+            answer.await.unwrap_or(Err(NetError::Closed))
+        })
+    }
+
+    /// A search takes a minute at most; kad gives up then.
+    fn providers(&self, key: Hash) -> BoxStream<'static, PeerId> {
+        let commands = self.commands.clone();
+        let found = async move {
+            let (deliver, found) = mpsc::channel(PROVIDERS_MAX);
+            // A host that is gone finds nobody: the stream is at its end.
+            let _ = commands.send(Command::FindProviders { key, deliver }).await;
+            Received(found)
+        };
+        Box::pin(stream::once(found).flatten())
     }
 
     /// A slow reader is told the difference between what it saw last and what is now.

@@ -9,16 +9,18 @@
 //! * [`seeds`]: which seeds a test runs, and how a failing one is told;
 //! * [`entropy`], [`executor`], [`clock`]: chance, tasks and time;
 //! * [`log`], [`life`]: what happened, and to which run of which node;
-//! * [`net`], [`journal`], [`engine`]: the ports;
+//! * [`net`], [`journal`], [`engine`], [`blobs`]: the ports;
 //! * [`world`]: machines that start, crash and start again;
 //! * [`cluster`], [`user`]: real nodes on them, and people who ask;
 //! * [`books`], [`invariants`]: what is on all disks, and what must hold of it;
+//! * [`swarm`]: a thousand nodes that fetch one blob from each other, a world of its own;
 //! * [`mocks`]: peers that misbehave, each in its own way.
 //!
 //! Not here: any decision of a node, and any real clock, socket, file or thread.
 
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod books;
 pub mod clock;
 pub mod cluster;
@@ -32,6 +34,7 @@ pub mod log;
 pub mod mocks;
 pub mod net;
 pub mod seeds;
+pub mod swarm;
 pub mod user;
 pub mod world;
 

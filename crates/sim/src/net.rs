@@ -26,9 +26,11 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use commons_port::net::{Incoming, Net, NetError, Opened, Path, PeerEvent, Protocol, Validator};
+use commons_port::net::{
+    Incoming, Net, NetError, Opened, PROVIDERS_MAX, Path, PeerEvent, Protocol, Validator,
+};
 use commons_port::{BoxFuture, BoxStream};
-use commons_record::PeerId;
+use commons_record::{Hash, PeerId};
 
 use crate::clock::Micros;
 use crate::entropy::Rng;
@@ -62,6 +64,8 @@ struct State {
     links: link::Links,
     hosts: Vec<connect::Host>,
     by_peer: BTreeMap<PeerId, NodeId>,
+    /// Who says to have what, as a table that all members share.
+    providers: BTreeMap<Hash, BTreeSet<PeerId>>,
     connections: BTreeMap<(NodeId, NodeId), Connection>,
     streams: BTreeMap<stream::StreamId, stream::Stream>,
     next_id: u64,
@@ -114,6 +118,7 @@ impl Fabric {
             links: link::Links::new(seed),
             hosts: Vec::new(),
             by_peer: BTreeMap::new(),
+            providers: BTreeMap::new(),
             connections: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_id: 0,
@@ -149,6 +154,27 @@ impl Fabric {
     /// The network as one run of a node sees it.
     pub fn net(self: &Arc<Self>, life: Arc<Life>) -> SimNet {
         SimNet { fabric: Arc::clone(self), life }
+    }
+
+    /// A record outlives the one who wrote it, as in `mesh`.
+    fn provide(&self, life: &Life, key: Hash, is_on: bool) {
+        let mut state = lock(&self.state);
+        let peer = state.hosts[life.node.index()].peer;
+        let providers = state.providers.entry(key).or_default();
+        if is_on {
+            providers.insert(peer);
+        } else {
+            providers.remove(&peer);
+        }
+        drop(state);
+        self.log.note(Some(life.node), "net.provide", format_args!("{key} {is_on}"));
+    }
+
+    fn providers(&self, life: &Life, key: Hash) -> Vec<PeerId> {
+        let state = lock(&self.state);
+        let found = state.providers.get(&key).into_iter().flatten().copied();
+        let is_other = |peer: &PeerId| *peer != state.hosts[life.node.index()].peer;
+        found.filter(is_other).take(PROVIDERS_MAX).collect()
     }
 
     /// The key by which a node is reached.
@@ -200,6 +226,18 @@ impl Net for SimNet {
 
     fn subscribe(&self, topic: String, validator: Validator) -> BoxStream<'static, Vec<u8>> {
         self.fabric.subscribe(&self.life, topic, validator)
+    }
+
+    fn provide(&self, key: Hash, is_on: bool) -> BoxFuture<'static, Result<(), NetError>> {
+        let (fabric, life) = (Arc::clone(&self.fabric), Arc::clone(&self.life));
+        Box::pin(async move {
+            fabric.provide(&life, key, is_on);
+            Ok(())
+        })
+    }
+
+    fn providers(&self, key: Hash) -> BoxStream<'static, PeerId> {
+        Box::pin(futures::stream::iter(self.fabric.providers(&self.life, key)))
     }
 
     fn peer_events(&self) -> BoxStream<'static, PeerEvent> {

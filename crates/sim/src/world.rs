@@ -239,6 +239,7 @@ impl World {
             clock: Arc::new(clock),
             entropy: Arc::new(SimEntropy::new(Rng::new(self.seed, "entropy", run))),
             spawn: Arc::new(SimSpawn::new(self.executor.clone(), life)),
+            files: None,
         };
         machine.ports = Some(ports.clone());
         ports

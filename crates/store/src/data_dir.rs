@@ -6,6 +6,7 @@
 //! DIR/keys/NAME.key one secret seed each, see `key_file`
 //! DIR/adapters/     see `adapters`
 //! DIR/journal.redb  see `journal`
+//! DIR/blobs/        see `blobs`
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};

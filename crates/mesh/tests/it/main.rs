@@ -5,5 +5,6 @@
 mod connections;
 mod faults;
 mod gossip;
+mod providers;
 mod streams;
 mod world;
