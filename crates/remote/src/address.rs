@@ -185,7 +185,7 @@ fn declared_reach(host: &str, is_tls: bool, allows_plain: bool) -> Reach {
 }
 
 /// How far away an address is.
-fn reach_of(ip: IpAddr) -> Reach {
+pub(crate) fn reach_of(ip: IpAddr) -> Reach {
     let is_private = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),

@@ -21,6 +21,9 @@ pub(crate) enum Fault {
     #[error("resolves to {ip}, which is farther away than its address was declared to be")]
     TooFar { ip: std::net::IpAddr },
 
+    #[error("leads to {ip}, which is nearer than the place that redirects to it")]
+    TooNear { ip: std::net::IpAddr },
+
     #[error("cannot be spoken to under TLS: {reason}")]
     Tls { reason: String },
 
@@ -142,6 +145,7 @@ impl Fault {
             Self::NoLogprobs | Self::ToolCall => EngineRefusalCode::Unsupported,
             Self::Unreachable { .. } => EngineRefusalCode::Unavailable,
             Self::TooFar { .. }
+            | Self::TooNear { .. }
             | Self::Tls { .. }
             | Self::Silent { .. }
             | Self::Idle { .. }

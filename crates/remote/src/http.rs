@@ -1,5 +1,8 @@
 //! One HTTP request on one connection: bounds on every wait, no redirects, no proxies.
 //!
+//! [`Http`] speaks to one foreign engine. The parts below it ([`dial`], [`encrypt`], [`exchange`],
+//! [`within`]) are those of `hub::client` too, which follows redirects where this never does.
+//!
 //! A connection is made for a request and dropped with it: then a server sees at once that nobody
 //! reads any more, which is the one way to cancel that all of them know. On loopback a connection
 //! costs well under a millisecond, and an answer takes thousands.
@@ -16,6 +19,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use commons_port::BoxFuture;
+use commons_port::engine::Reach;
 use commons_port::time::Clock;
 use commons_record::Millis;
 use http_body_util::{BodyExt as _, Full};
@@ -32,7 +36,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-use crate::address::Address;
+use crate::address::{Address, reach_of};
 use crate::config::{Limits, Trust};
 use crate::fault::{Fault, RetryAfter, words_of};
 use crate::secret::Key;
@@ -41,12 +45,12 @@ use crate::secret::Key;
 const BUFFER_SIZE: usize = 128 * 1024;
 
 /// An error has a sentence in it, and not a book.
-const ERROR_SIZE_MAX: usize = 16 * 1024;
+pub(crate) const ERROR_SIZE_MAX: usize = 16 * 1024;
 
 /// Addresses of one name that are tried.
 const ADDRS_MAX: usize = 8;
 
-const AGENT: &str = concat!("commons/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("commons/", env!("CARGO_PKG_VERSION"));
 
 /// Why a client was not made.
 #[derive(Debug, thiserror::Error)]
@@ -131,18 +135,14 @@ impl Http {
     }
 
     /// Waits no longer than this; `late` is what is wrong then.
-    pub(crate) async fn within<T>(
+    pub(crate) fn within<T>(
         &self,
         max: Millis,
         late: Fault,
         work: impl Future<Output = Result<T, Fault>>,
-    ) -> Result<T, Fault> {
-        let deadline = self.clock.now().saturating_add(max);
-        tokio::select! {
-            biased;
-            result = work => result,
-            () = self.clock.sleep_until(deadline) => Err(late),
-        }
+    ) -> impl Future<Output = Result<T, Fault>> {
+        // Not another `async`: each holds what it waits for once more.
+        within(self.clock.as_ref(), max, late, work)
     }
 
     /// Asks for JSON and reads all of it.
@@ -191,14 +191,14 @@ impl Http {
         first_byte: Millis,
     ) -> Result<Reply, Fault> {
         let connect = self.limits.connect;
-        let stream = self.within(connect, Fault::silent(connect), self.connect()).await?;
+        let dialling = dial(&self.address, Reach::Machine);
+        let (stream, _) = self.within(connect, Fault::silent(connect), dialling).await?;
         let request = self.request(method, route, body)?;
         let asking = async {
             match &self.tls {
                 Some(tls) => {
-                    let stream = self
-                        .within(connect, Fault::silent(connect), self.encrypt(tls, stream))
-                        .await?;
+                    let agreeing = encrypt(tls, &self.address, stream);
+                    let stream = self.within(connect, Fault::silent(connect), agreeing).await?;
                     exchange(TokioIo::new(stream), request).await
                 }
                 None => exchange(TokioIo::new(stream), request).await,
@@ -231,42 +231,66 @@ impl Http {
         }
         request.body(Full::new(Bytes::from(body))).map_err(broken)
     }
+}
 
-    async fn connect(&self) -> Result<TcpStream, Fault> {
-        let unreachable = |error: std::io::Error| Fault::Unreachable { reason: error.to_string() };
-        let host = (self.address.host(), self.address.port());
-        let found: Vec<SocketAddr> =
-            lookup_host(host).await.map_err(unreachable)?.take(ADDRS_MAX).collect();
-        let mut fault = Fault::Unreachable { reason: "its name stands for no address".to_owned() };
-        for addr in found {
-            if !self.address.admits(addr.ip()) {
-                fault = Fault::TooFar { ip: addr.ip() };
-                continue;
-            }
-            match TcpStream::connect(addr).await {
-                Ok(stream) => {
-                    // Small requests must not wait for each other; without this they are slower.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(error) => fault = unreachable(error),
-            }
-        }
-        Err(fault)
-    }
-
-    async fn encrypt(
-        &self,
-        tls: &TlsConnector,
-        stream: TcpStream,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Fault> {
-        let name = ServerName::try_from(self.address.host().to_owned());
-        let name = name.map_err(|error| Fault::Tls { reason: error.to_string() })?;
-        tls.connect(name, stream).await.map_err(|error| Fault::Tls { reason: error.to_string() })
+/// Waits no longer than this; `late` is what is wrong then.
+pub(crate) async fn within<T, E>(
+    clock: &dyn Clock,
+    max: Millis,
+    late: E,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let deadline = clock.now().saturating_add(max);
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = clock.sleep_until(deadline) => Err(late),
     }
 }
 
-async fn exchange<T>(stream: T, request: Request<Full<Bytes>>) -> Result<Reply, Fault>
+/// Connects to a host, no farther away than its address was declared to be and no nearer than
+/// `nearest`, and says how far away it is.
+pub(crate) async fn dial(address: &Address, nearest: Reach) -> Result<(TcpStream, Reach), Fault> {
+    let unreachable = |error: std::io::Error| Fault::Unreachable { reason: error.to_string() };
+    let host = (address.host(), address.port());
+    let found: Vec<SocketAddr> =
+        lookup_host(host).await.map_err(unreachable)?.take(ADDRS_MAX).collect();
+    let mut fault = Fault::Unreachable { reason: "its name stands for no address".to_owned() };
+    for addr in found {
+        if !address.admits(addr.ip()) {
+            fault = Fault::TooFar { ip: addr.ip() };
+            continue;
+        }
+        let reach = reach_of(addr.ip());
+        if reach < nearest {
+            fault = Fault::TooNear { ip: addr.ip() };
+            continue;
+        }
+        match TcpStream::connect(addr).await {
+            Ok(stream) => {
+                // Small requests must not wait for each other; without this they are slower.
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, reach));
+            }
+            Err(error) => fault = unreachable(error),
+        }
+    }
+    Err(fault)
+}
+
+/// Agrees on keys with the host that an address names.
+pub(crate) async fn encrypt(
+    tls: &TlsConnector,
+    address: &Address,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Fault> {
+    let name = ServerName::try_from(address.host().to_owned());
+    let name = name.map_err(|error| Fault::Tls { reason: error.to_string() })?;
+    tls.connect(name, stream).await.map_err(|error| Fault::Tls { reason: error.to_string() })
+}
+
+/// Sends a request and reads the head of the response.
+pub(crate) async fn exchange<T>(stream: T, request: Request<Full<Bytes>>) -> Result<Reply, Fault>
 where
     T: Read + Write + Unpin + Send + 'static,
 {
@@ -305,7 +329,7 @@ impl Reply {
     }
 
     /// The body's beginning.
-    async fn beginning(&mut self, size_max: usize) -> Result<Vec<u8>, Fault> {
+    pub(crate) async fn beginning(&mut self, size_max: usize) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
         while let Some(piece) = self.chunk().await? {
             let room = size_max.saturating_sub(body.len());
@@ -337,7 +361,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// TLS by ring, which the network below the mesh uses too.
-fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
+pub(crate) fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
     let mut roots = RootCertStore::empty();
     match trust {
         Trust::Machine => {

@@ -1,4 +1,7 @@
-//! Foreign engines behind `port::engine::Engine`: any server that speaks the OpenAI API.
+//! HTTPS out: foreign engines behind `port::engine::Engine`, and places that files are taken from
+//! behind `port::hub::Origin`.
+//!
+//! A foreign engine is any server that speaks the OpenAI API:
 //!
 //! ```text
 //! RemoteEngine --one task--> watch: what is it, does it live, what does it list -> State
@@ -15,7 +18,8 @@
 //! * `probe`, `catalog`, `health`, `watch`: what a server is, has, and whether it lives;
 //! * `ask`, `sse`, `wire`, `answer`, `sequence`: one answer;
 //! * `fault`: everything that goes wrong, each with a code and a sentence;
-//! * `engine`: all of it behind the port.
+//! * `engine`: all of it behind the port;
+//! * [`hub`]: Hugging Face, Ollama registries and plain addresses: what they list, and their bytes.
 //!
 //! # What is promised, and what cannot be
 //!
@@ -35,7 +39,8 @@
 //!
 //! # Invariants
 //!
-//! * No redirect is followed, no proxy is used, no connection outlives its request.
+//! * No proxy is used, no connection outlives its request. No redirect of an engine is followed;
+//!   what is followed of a hub's is said in [`hub`].
 //! * A connection goes no farther than the address was declared to: a name that suddenly resolves
 //!   beyond it is refused. A key leaves this machine only under TLS, unless told otherwise.
 //! * Dropping a sequence closes its connection.
@@ -59,6 +64,7 @@ mod engine;
 mod fault;
 mod health;
 mod http;
+pub mod hub;
 pub mod kind;
 mod probe;
 pub mod secret;
@@ -70,6 +76,7 @@ mod wire;
 pub use address::{Address, AddressError};
 pub use config::{Adapters, ConfigError, Limits, RemoteConfig, Trust};
 pub use engine::{AdapterError, RemoteEngine, RemotePorts, TlsError};
+pub use hub::{HubConfig, HubLimits, Hubs, Offline};
 pub use kind::Kind;
 pub use secret::Key;
 pub use watch::{ListedView, RemoteState, RemoteView};

@@ -1,8 +1,13 @@
-//! A foreign engine as a node sees it, in front of servers that do what a script says.
+//! Foreign engines and hubs as a node sees them, in front of servers that do what a script says.
 
 mod adapters;
 mod cancel;
 mod faults;
+mod hub_faults;
+mod hub_fetches;
+mod hub_lists;
+mod hub_redirects;
+mod hub_support;
 mod lists;
 mod looks;
 mod real;
