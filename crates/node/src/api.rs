@@ -3,7 +3,11 @@
 //! The gateway and the command line speak to a node through [`NodeApi`] and nothing else. The
 //! values here know no HTTP. Every refusal has a stable code and a sentence (Rule N1).
 
+pub mod blobs;
+pub mod catalogue;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use commons_port::engine::Token;
 use commons_port::{BoxFuture, BoxStream};
@@ -32,6 +36,12 @@ pub trait NodeApi: Send + Sync {
 
     /// Forgets an adapter. What is being computed with it is finished.
     fn remove_adapter(&self, id: String) -> BoxFuture<'static, Result<AdapterView, Refusal>>;
+
+    /// What is published, and what names mean.
+    fn catalogue(&self) -> Arc<dyn catalogue::CatalogueApi>;
+
+    /// The files that this node holds, pulls and gives; none where it was built without a store.
+    fn blobs(&self) -> Option<Arc<dyn blobs::BlobsApi>>;
 
     /// What this node is and how it stands.
     fn status(&self) -> BoxFuture<'static, StatusView>;
@@ -232,6 +242,8 @@ pub enum RefusalCode {
     StorageFailed,
     /// The node may not do this: it holds no authority's key.
     NotAuthority,
+    /// The owner's rules, or a denylist that the owner subscribed to, do not allow it.
+    Denied,
     /// There is no such record here.
     NotFound,
     /// The node is shutting down.
@@ -255,6 +267,7 @@ impl RefusalCode {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::StorageFailed => "storage_failed",
             Self::NotAuthority => "not_authority",
+            Self::Denied => "denied",
             Self::NotFound => "not_found",
             Self::ShuttingDown => "shutting_down",
         }

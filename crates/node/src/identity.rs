@@ -37,7 +37,8 @@ const PRICES: Prices = Prices {
 };
 
 /// The protocols of this version.
-pub(crate) const PROTOCOLS: [&str; 5] = ["hello/1", "infer/1", "join/1", "load/1", "settle/1"];
+pub(crate) const PROTOCOLS: [&str; 6] =
+    ["catalogue/1", "hello/1", "infer/1", "join/1", "load/1", "settle/1"];
 
 /// Where a ledger's sequence numbers begin: those below are the founding records' own, which are
 /// signed before there is a ledger.
@@ -104,6 +105,11 @@ impl Place {
     /// The topic of presence records.
     pub(crate) fn presence_topic(&self) -> String {
         format!("/commons/{}/presence/1", self.scope())
+    }
+
+    /// The topic of what is published.
+    pub(crate) fn catalogue_topic(&self) -> String {
+        format!("/commons/{}/catalogue/1", self.scope())
     }
 
     /// Enough of the mesh id that two meshes do not meet by accident.

@@ -10,7 +10,12 @@
 //! * `serve`: one that accepts streams, and one for each order that drives the provider's;
 //! * `presence`: announces this node and learns of others, into the `roster`;
 //! * `settle`: offers what a peer has not acknowledged, and closes what a crash left open;
-//! * `join`: asks to be let in, and lets others in.
+//! * `join`: asks to be let in, and lets others in;
+//! * `catalogue`: keeps what is published, tells of it, and asks others what it missed;
+//! * `stock`: the files that are held, pulled and given.
+//!
+//! [`blobs`] gives files to members and pulls them from many at once; [`outside`] takes one file
+//! from a hub.
 //!
 //! [`engines`] makes several engines one; [`supervisor`] keeps one that is a child process.
 //!
@@ -25,12 +30,15 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod blobs;
 pub mod engines;
+pub mod outside;
 pub mod supervisor;
 
 mod adapters;
 mod ask;
 mod candidates;
+mod catalogue;
 mod identity;
 mod join;
 mod ledger;
@@ -40,8 +48,11 @@ mod roster;
 mod serve;
 mod settle;
 mod start;
+mod stock;
 mod target;
 mod tasks;
 mod wire;
 
+pub use catalogue::hub::ReadFile;
 pub use start::{Node, NodeConfig, Ports, StartError};
+pub use stock::FilePorts;

@@ -18,10 +18,10 @@ use commons_record::{Millis, PeerId};
 use futures::StreamExt as _;
 use serde_bytes::ByteBuf;
 
-use crate::settle;
 use crate::start::Inner;
 use crate::tasks::{lock, within};
 use crate::wire::{WireError, finish_clear, read_clear, write_clear};
+use crate::{catalogue, settle};
 
 /// Three announcements in a lease: two may be lost.
 const ANNOUNCE_EVERY: Millis = Millis(PRESENCE_LEASE_MAX.0 / 3);
@@ -261,6 +261,8 @@ async fn greeted(inner: &Arc<Inner>, peer: PeerId, theirs: &[u8]) {
     let now = inner.ports.clock.now();
     let is_member = lock(&inner.roster).member(now, &peer).is_some();
     if is_member {
+        let task = catalogue::sync::ask(inner.clone(), peer);
+        inner.tasks.start("catalogue sync", Box::pin(task));
         settle::offer_all(inner, peer).await;
     }
 }

@@ -13,6 +13,8 @@ use commons_record::settlement::Scope;
 use commons_record::{Hash, Millis, RequestId};
 use commons_route::Decision;
 
+use crate::api::blobs::BlobsApi;
+use crate::api::catalogue::CatalogueApi;
 use crate::api::{
     AdapterToAdd, AdapterView, Answer, Ask, Counters, InviteView, JoinView, ModelView, NodeApi,
     Opening, PeerView, ReceiptView, Refusal, RefusalCode, Role, StatusView, WhyView,
@@ -20,7 +22,7 @@ use crate::api::{
 use crate::ledger::LedgerError;
 use crate::start::{Inner, Node};
 use crate::tasks::lock;
-use crate::{adapters, ask, candidates, join, target};
+use crate::{adapters, ask, candidates, catalogue, join, stock, target};
 
 /// Receipts that one question returns at most.
 const RECEIPTS_MAX: usize = 1_000;
@@ -51,6 +53,15 @@ impl NodeApi for Node {
     fn remove_adapter(&self, id: String) -> BoxFuture<'static, Result<AdapterView, Refusal>> {
         let inner = self.inner.clone();
         Box::pin(async move { adapters::remove(&inner, &id) })
+    }
+
+    fn catalogue(&self) -> Arc<dyn CatalogueApi> {
+        Arc::new(catalogue::Handle::new(self.inner.clone()))
+    }
+
+    fn blobs(&self) -> Option<Arc<dyn BlobsApi>> {
+        let stock = self.inner.stock.clone()?;
+        Some(Arc::new(stock::Handle::new(self.inner.clone(), stock)))
     }
 
     fn status(&self) -> BoxFuture<'static, StatusView> {

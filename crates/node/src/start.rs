@@ -19,11 +19,13 @@ use commons_record::{Hash, Millis, PeerId, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::api::{Counters, JoinView};
+use crate::catalogue;
 use crate::identity::{Keys, Place};
 use crate::ledger::{Ledger, LedgerError};
 use crate::roster::Roster;
+use crate::stock::{FilePorts, Stock};
 use crate::tasks::{Tasks, lock};
-use crate::{join, presence, serve, settle};
+use crate::{join, presence, serve, settle, stock};
 
 /// What a node is told at its start.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Ports {
     pub entropy: Arc<dyn Entropy>,
     /// Tasks.
     pub spawn: Arc<dyn Spawn>,
+    /// Files; a node without them serves models and nothing else.
+    pub files: Option<FilePorts>,
 }
 
 impl std::fmt::Debug for Ports {
@@ -138,6 +142,8 @@ impl Node {
             manifests: tokio::sync::Mutex::default(),
             join: Mutex::default(),
             joins: tokio::sync::Mutex::default(),
+            catalogue: catalogue::Shelf::default(),
+            stock: ports.files.clone().map(|files| Arc::new(Stock::new(files))),
             config,
             ports,
             keys,
@@ -190,6 +196,10 @@ pub(crate) struct Inner {
     pub(crate) join: Mutex<Option<JoinView>>,
     /// Join requests are considered one at a time.
     pub(crate) joins: tokio::sync::Mutex<()>,
+    /// What is published, and what names mean.
+    pub(crate) catalogue: catalogue::Shelf,
+    /// What is held, pulled and given.
+    pub(crate) stock: Option<Arc<Stock>>,
 }
 
 impl Inner {
@@ -237,6 +247,9 @@ impl Inner {
         fresh.start("hello", Box::pin(presence::accept_hellos(self.clone())));
         fresh.start("settle", Box::pin(settle::run(self.clone())));
         fresh.start("accept offers", Box::pin(settle::accept_offers(self.clone())));
+        fresh.start("catalogue", Box::pin(catalogue::gossip::run(self.clone())));
+        fresh.start("accept syncs", Box::pin(catalogue::sync::accept(self.clone())));
+        fresh.start("files", Box::pin(stock::run(self.clone())));
         fresh.start("accept joins", Box::pin(join::accept_joins(self.clone())));
     }
 
