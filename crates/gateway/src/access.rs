@@ -12,32 +12,40 @@
 //! `/healthz` needs no key: it says nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use crate::error::ApiError;
-use crate::state::{ApiKey, GatewayState};
+use crate::hub;
+use crate::state::{ApiKey, GatewayConfig};
 
 /// The route that needs no key.
 pub(crate) const HEALTH_PATH: &str = "/healthz";
 
 /// Lets a request pass, or refuses it before its body is read.
 pub(crate) async fn guard(
-    State(state): State<GatewayState>,
+    State(config): State<Arc<GatewayConfig>>,
     request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
-    match &state.config.api_key {
-        Some(_) if request.uri().path() == HEALTH_PATH => {}
-        Some(key) => check_key(key, request.headers())?,
-        None => check_local(&request)?,
+) -> Response {
+    let path = request.uri().path();
+    let allowed = match &config.api_key {
+        Some(_) if path == HEALTH_PATH => Ok(()),
+        Some(key) => check_key(key, request.headers()),
+        None => check_local(&request),
+    };
+    match allowed {
+        Ok(()) => next.run(request).await,
+        // Tools that speak to a hub read another shape of error.
+        Err(error) if hub::is_hub_path(path) => hub::refuse(&error, request.method()),
+        Err(error) => error.into_response(),
     }
-    Ok(next.run(request).await)
 }
 
 fn check_key(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -77,7 +85,7 @@ fn check_local(request: &Request) -> Result<(), ApiError> {
 }
 
 /// A header's value if it is there once: two of them are two opinions.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
-use crate::state::GatewayState;
+use crate::state::{GatewayConfig, GatewayState};
 
 /// How much of a body that is too large is read and thrown away, in units of the limit. Many
 /// clients read no answer before they have sent everything; beyond this they see a reset.
@@ -43,16 +43,24 @@ impl FromRequest<GatewayState> for JsonText {
 
     async fn from_request(request: Request, state: &GatewayState) -> Result<Self, ApiError> {
         check_content_type(&request)?;
-        let limit = state.config.body_size_max;
-        check_announced_size(&request, limit)?;
-        let timeout = Duration::from_millis(state.config.body_timeout_ms.0);
-        let reading = tokio::time::timeout(timeout, read(request.into_body(), limit));
-        let bytes = reading.await.map_err(|_elapsed| too_slow(timeout))??;
+        let bytes = read_bounded(request, &state.config).await?;
         if bytes.is_empty() {
             return Err(ApiError::invalid("invalid_json", "the body is empty, and JSON is needed"));
         }
         Ok(Self(bytes))
     }
+}
+
+/// A body of any kind, within the limits of size and time.
+pub(crate) async fn read_bounded(
+    request: Request,
+    config: &GatewayConfig,
+) -> Result<Bytes, ApiError> {
+    let limit = config.body_size_max;
+    check_announced_size(&request, limit)?;
+    let timeout = Duration::from_millis(config.body_timeout_ms.0);
+    let reading = tokio::time::timeout(timeout, read(request.into_body(), limit));
+    reading.await.map_err(|_elapsed| too_slow(timeout))?
 }
 
 /// A page of another site can send plain text across origins without asking first, but not JSON.

@@ -7,12 +7,16 @@
 //! | `GET /receipts/{id}/evidence?opening=true` | an evidence file; without `opening` it can be given away |
 //! | `GET /why/{id}` | why a request went where it went |
 //! | `POST /invite {"uses": N}`, `POST /join {"ticket": T}` | a ticket; how a join goes |
+//! | `/catalogue/...` | what is published: see `catalogue.rs` |
+//! | `/blobs/...` | files: see `blobs.rs` |
 //! | `POST /shutdown` | 202, and the node ends in order |
 //! | the public routes | as over TCP, so that `commons chat` works here |
 //!
 //! There is no key: whoever can open the socket owns the folder that it lies in. A browser
 //! cannot open it at all, so `Host` and `Origin` say nothing here.
 
+mod blobs;
+mod catalogue;
 mod client;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +34,7 @@ use commons_node::api::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use blobs::BlobEvents;
 pub use client::{Client, ClientError, EventLines};
 
 use crate::adapters::OwnersOnly;
@@ -59,6 +64,8 @@ pub fn control_router(state: GatewayState, shutdown: oneshot::Sender<()>) -> Rou
         .route("/invite", post(create_invite))
         .route("/join", post(join))
         .route("/shutdown", post(shut_down))
+        .merge(catalogue::routes())
+        .merge(blobs::routes())
         .layer(Extension(shutdown));
     let routes = router::public_routes().merge(commands).layer(Extension(OwnersOnly));
     router::finish(router::with_fallbacks(routes), state)

@@ -80,6 +80,14 @@ impl ApiError {
         self.code
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The body, also sent as an event when a stream breaks off.
     pub(crate) fn body(&self) -> ErrorBody<'_> {
         ErrorBody {
@@ -146,7 +154,9 @@ impl From<Refusal> for ApiError {
             | RefusalCode::InvalidConstraint
             | RefusalCode::ContextLengthExceeded
             | RefusalCode::Unsupported => StatusCode::BAD_REQUEST,
-            RefusalCode::PrivacyClass | RefusalCode::NotAuthority => StatusCode::FORBIDDEN,
+            RefusalCode::PrivacyClass | RefusalCode::NotAuthority | RefusalCode::Denied => {
+                StatusCode::FORBIDDEN
+            }
             RefusalCode::ModelNotFound | RefusalCode::AdapterNotFound | RefusalCode::NotFound => {
                 StatusCode::NOT_FOUND
             }

@@ -7,9 +7,12 @@
 //! | `GET /v1/models`, `GET /v1/models/{id}` | what can be asked for |
 //! | `GET`, `POST /v1/adapters`, `DELETE /v1/adapters/{id}` | the owner's adapters |
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | an answer |
+//! | `/api/..`, `/v2/..`, `/{org}/{repo}/resolve/..`, `/{org}/{repo}/raw/..` | see `hub` |
 //!
 //! A model's id is one path segment, percent-decoded. Everything else is a 404 or a 405 in the
 //! error shape of the OpenAI API.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
@@ -18,11 +21,11 @@ use axum::routing::{delete, get, post};
 
 use crate::error::ApiError;
 use crate::state::GatewayState;
-use crate::{access, adapters, answer, metrics, models};
+use crate::{access, adapters, answer, hub, metrics, models};
 
 /// The public API, behind its access rules.
 pub fn router(state: GatewayState) -> Router {
-    let guard = from_fn_with_state(state.clone(), access::guard);
+    let guard = from_fn_with_state(Arc::clone(&state.config), access::guard);
     finish(with_fallbacks(public_routes()).layer(guard), state)
 }
 
@@ -37,6 +40,7 @@ pub(crate) fn public_routes() -> Router<GatewayState> {
         .route("/v1/adapters/{id}", delete(adapters::remove_adapter))
         .route("/v1/chat/completions", post(answer::create_chat_completion))
         .route("/v1/completions", post(answer::create_completion))
+        .merge(hub::routes())
 }
 
 /// Answers for what is no route, once all routes are there.

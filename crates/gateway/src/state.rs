@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use commons_node::api::NodeApi;
+use commons_port::hub::Hub;
 use commons_port::time::Clock;
 use commons_record::Millis;
 use tokio::sync::Semaphore;
 
+use crate::hub::HubState;
 use crate::metrics::Metrics;
 
 /// How the public routes behave.
@@ -21,6 +24,9 @@ pub struct GatewayConfig {
     pub body_timeout_ms: Millis,
     /// Answers at once; one more is told to come back. Each costs a channel and a scheduler slot.
     pub answers_max: usize,
+    /// Files of the hub that are read at once; one more waits a moment and is told to come back.
+    /// Each holds one chunk: 32 of 1 MiB are 32 MiB at worst.
+    pub hub_reads_max: usize,
 }
 
 impl Default for GatewayConfig {
@@ -30,6 +36,7 @@ impl Default for GatewayConfig {
             body_size_max: 2 * 1024 * 1024,
             body_timeout_ms: Millis::from_secs(30),
             answers_max: 64,
+            hub_reads_max: 32,
         }
     }
 }
@@ -43,6 +50,7 @@ pub struct GatewayState {
     pub(crate) metrics: Arc<Metrics>,
     /// One permit for each answer that may be in work.
     pub(crate) answers: Arc<Semaphore>,
+    pub(crate) hub: HubState,
 }
 
 impl GatewayState {
@@ -50,7 +58,22 @@ impl GatewayState {
     pub fn new(node: Arc<dyn NodeApi>, clock: Arc<dyn Clock>, config: GatewayConfig) -> Self {
         let metrics = Arc::new(Metrics::new(Arc::clone(&node)));
         let answers = Arc::new(Semaphore::new(config.answers_max));
-        Self { node, clock, config: Arc::new(config), metrics, answers }
+        let config = Arc::new(config);
+        let hub = HubState::new(Arc::clone(&config));
+        Self { node, clock, config, metrics, answers, hub }
+    }
+
+    /// The same, with repositories for tools that know how to speak to a hub.
+    #[must_use]
+    pub fn with_hub(mut self, hub: Arc<dyn Hub>) -> Self {
+        self.hub.hub = Some(hub);
+        self
+    }
+}
+
+impl FromRef<GatewayState> for HubState {
+    fn from_ref(state: &GatewayState) -> Self {
+        state.hub.clone()
     }
 }
 

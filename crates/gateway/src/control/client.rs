@@ -69,6 +69,9 @@ pub enum ClientError {
     #[error("the node's reply cannot be read; it may run another version of this program")]
     Malformed(#[source] serde_json::Error),
 
+    #[error("failed to write {path}", path = path.display())]
+    Write { path: PathBuf, source: io::Error },
+
     #[error("the node's reply is larger than {max} bytes")]
     TooLarge { max: usize },
 }
@@ -195,6 +198,17 @@ impl Client {
         })
     }
 
+    /// Asks for bytes of any length, as they come.
+    pub(super) async fn bytes(&self, path: &str) -> Result<Chunks, ClientError> {
+        let (response, connection) = self.send(request(Method::GET, path, Body::empty())).await?;
+        let status = response.status();
+        let chunks = Body::new(response.into_body()).into_data_stream();
+        if !status.is_success() {
+            return Err(refused(status, &collect(chunks).await?));
+        }
+        Ok(Chunks { chunks, _connection: connection })
+    }
+
     /// One exchange, whole and within the time limit.
     async fn call(&self, method: Method, path: &str, body: Body) -> Result<Vec<u8>, ClientError> {
         let exchange = async {
@@ -260,6 +274,19 @@ impl EventLines {
             self.lines.push_back(data.to_owned());
         }
         self.buffer.clear();
+    }
+}
+
+/// Bytes as they come. Dropping it cancels.
+pub(super) struct Chunks {
+    chunks: BodyDataStream,
+    _connection: JoinSet<()>,
+}
+
+impl Chunks {
+    /// The next bytes; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<axum::body::Bytes>, ClientError> {
+        self.chunks.next().await.transpose().map_err(ClientError::Body)
     }
 }
 

@@ -10,6 +10,8 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use commons_gateway::{GatewayConfig, GatewayState, router};
+use commons_node::api::blobs::BlobsApi;
+use commons_node::api::catalogue::CatalogueApi;
 use commons_node::api::{
     AdapterToAdd, AdapterView, Answer, AnswerEnd, AnswerEvent, AnswerHead, AnswerProof, Ask,
     Counters, InviteView, JoinState, JoinView, ModelView, NodeApi, Opening, PeerView, ReceiptView,
@@ -204,6 +206,14 @@ impl NodeApi for FakeNode {
                 id => Ok(format!("{id} {opening:?}").into_bytes()),
             }
         })
+    }
+
+    fn blobs(&self) -> Option<Arc<dyn BlobsApi>> {
+        None
+    }
+
+    fn catalogue(&self) -> Arc<dyn CatalogueApi> {
+        Arc::new(crate::catalogue::FakeCatalogue)
     }
 
     fn why(&self, id: String) -> BoxFuture<'static, Result<WhyView, Refusal>> {

@@ -4,13 +4,17 @@
 
 mod access;
 mod answers;
+mod catalogue;
 mod control;
 mod fake;
 mod forms;
+mod hub;
+mod hub_files;
 mod metrics;
 mod models;
 mod params;
 mod refusals;
 mod schema;
 mod serving;
+mod shelf;
 mod streams;
