@@ -1,8 +1,9 @@
-//! `cargo xtask conform`: what is claimed of results, run in full and written to `docs/bench`.
+//! `cargo xtask conform`: what is claimed of results, run in full and written to `docs`.
 //!
 //! * [`exact`]: every way to compute a sequence gives the same bits;
 //! * [`cost`]: what that takes beside kernels that add in any order;
-//! * [`builds`]: the two builds that both of them run.
+//! * [`hub`]: clients of other hubs pull from this one, into `docs/conformance.md`;
+//! * [`builds`]: the two builds that the first two run.
 //!
 //! Not here: the computing (the engine's examples `exact` and `speed`), and the short forms of
 //! these checks, which are tests of the engine.
@@ -10,6 +11,7 @@
 mod builds;
 mod cost;
 mod exact;
+mod hub;
 
 use std::path::Path;
 
@@ -24,6 +26,8 @@ pub(crate) enum Args {
     Exact(exact::Args),
     /// Time the exact kernels beside kernels that add in any order
     Cost(cost::Args),
+    /// Drive real clients against the hub, with all else cut off
+    Hub(hub::Args),
 }
 
 /// Runs one check and writes its page. An error tells what does not conform.
@@ -31,6 +35,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     match args {
         Args::Exact(args) => exact::run(root, args),
         Args::Cost(args) => cost::run(root, args),
+        Args::Hub(args) => hub::run(root, args),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask sim`: the simulator's scenarios with seeds nobody has tried.
 //!
 //! The tests of `commons-sim` read `COMMONS_SIM_SEEDS`, numbers joined by commas. A failing seed
-//! is replayed with the line printed here, and committed with the fix.
+//! is replayed with the line printed here, and committed with the fix. With `--nodes`, the great
+//! swarm has as many nodes (`COMMONS_SIM_NODES`) and nothing else is played.
 
 use std::{
     collections::hash_map::RandomState,
@@ -19,6 +20,10 @@ pub(crate) struct Args {
     /// How many fresh seeds to try
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     seeds: u16,
+
+    /// Play only the great swarm, with so many nodes
+    #[arg(long, value_name = "COUNT")]
+    nodes: Option<u32>,
 }
 
 /// Draws the seeds, prints them, and runs every scenario with each.
@@ -27,6 +32,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let seeds = seeds.join(",");
     say(&format!("seeds: {seeds}"));
     let mut command = cargo(root, &["test", "--package", "commons-sim", "--no-fail-fast"]);
+    if let Some(nodes) = args.nodes {
+        command
+            .args(["--test", "swarm", "every_honest_node"])
+            .env("COMMONS_SIM_NODES", nodes.to_string());
+    }
     let replay = "replay with `COMMONS_SIM_SEEDS=<seed> cargo test --package commons-sim`";
     shell::run(command.env("COMMONS_SIM_SEEDS", seeds)).context(replay)
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::command::{
-    adapters, bench, chat, demo, doctor, engine, invite, join, models, peers, receipts, stop, up,
-    why,
+    adapters, bench, blobs, chat, demo, doctor, engine, invite, join, lineage, models, peers, pin,
+    publish, pull, receipts, search, show, stop, up, why,
 };
 
 /// A peer-to-peer compute commons for open models
@@ -41,6 +41,16 @@ pub(crate) enum Command {
     Chat(chat::Args),
     Models(models::Args),
     Adapters(adapters::Args),
+    Publish(publish::Args),
+    Pull(pull::Args),
+    Seed(blobs::SeedArgs),
+    Blobs(blobs::Args),
+    Search(search::Args),
+    Show(show::Args),
+    Lineage(lineage::Args),
+    Pin(pin::Args),
+    Unpin(pin::UnpinArgs),
+    Bind(pin::BindArgs),
     Peers(peers::Args),
     Invite(invite::Args),
     Join(join::Args),

@@ -2,15 +2,22 @@
 
 pub(crate) mod adapters;
 pub(crate) mod bench;
+pub(crate) mod blobs;
 pub(crate) mod chat;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod invite;
 pub(crate) mod join;
+pub(crate) mod lineage;
 pub(crate) mod models;
 pub(crate) mod peers;
+pub(crate) mod pin;
+pub(crate) mod publish;
+pub(crate) mod pull;
 pub(crate) mod receipts;
+pub(crate) mod search;
+pub(crate) mod show;
 pub(crate) mod stop;
 pub(crate) mod up;
 pub(crate) mod why;
@@ -51,6 +58,16 @@ async fn dispatch(
         Command::Chat(args) => chat::run(args, settings, out).await?,
         Command::Models(args) => models::run(args, settings, out).await?,
         Command::Adapters(args) => adapters::run(args, settings, out).await?,
+        Command::Publish(args) => publish::run(args, settings, out).await?,
+        Command::Pull(args) => pull::run(args, settings, out).await?,
+        Command::Seed(args) => blobs::seed(args, settings, out).await?,
+        Command::Blobs(args) => blobs::run(args, settings, out).await?,
+        Command::Search(args) => search::run(args, settings, out).await?,
+        Command::Show(args) => show::run(args, settings, out).await?,
+        Command::Lineage(args) => lineage::run(args, settings, out).await?,
+        Command::Pin(args) => pin::run(args, settings, out).await?,
+        Command::Unpin(args) => pin::unpin(args, settings, out).await?,
+        Command::Bind(args) => pin::bind(args, settings, out).await?,
         Command::Peers(args) => peers::run(args, settings, out).await?,
         Command::Invite(args) => invite::run(args, settings, out).await?,
         Command::Join(args) => join::run(args, settings, out).await?,

@@ -36,6 +36,7 @@ mod offline;
 mod output;
 mod runtime;
 mod settings;
+mod transfer;
 mod up;
 
 use std::io::{self, Write as _};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use commons_port::net::{Incoming, Net, NetError, Opened, Path, PeerEvent, Protocol, Validator};
 use commons_port::{BoxFuture, BoxStream};
-use commons_record::PeerId;
+use commons_record::{Hash, PeerId};
 
 /// A network without any socket.
 #[derive(Debug, Clone)]
@@ -64,6 +64,15 @@ impl Net for OfflineNet {
 
     fn subscribe(&self, _topic: String, _validator: Validator) -> BoxStream<'static, Vec<u8>> {
         Box::pin(futures::stream::pending())
+    }
+
+    fn provide(&self, _key: Hash, _is_on: bool) -> BoxFuture<'static, Result<(), NetError>> {
+        let error = self.error();
+        Box::pin(async move { Err(error) })
+    }
+
+    fn providers(&self, _key: Hash) -> BoxStream<'static, PeerId> {
+        Box::pin(futures::stream::empty())
     }
 
     fn peer_events(&self) -> BoxStream<'static, PeerEvent> {

@@ -51,6 +51,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "home")]
     pub(crate) mesh_name: String,
 
+    /// Bytes that files which were pulled or copied may take in all, such as 200GiB
+    /// [default: what the disk has]
+    #[arg(long, value_name = "SIZE", help_heading = "Files")]
+    pub(crate) files_max: Option<Size>,
+
+    /// Ask nothing outside the mesh: no hub, no registry, no web server
+    #[arg(long, env = "COMMONS_OFFLINE", help_heading = "Files")]
+    pub(crate) offline: bool,
+
+    /// Another host that speaks Hugging Face's API [default: the public one]
+    #[arg(long, value_name = "URL", help_heading = "Files")]
+    pub(crate) hugging_face: Option<String>,
+
+    /// A file whose one line is the token for that host
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub(crate) hugging_face_token_file: Option<PathBuf>,
+
     /// End when standard input ends: for programs that start a node and may die before it
     #[arg(long)]
     pub(crate) until_stdin_ends: bool,

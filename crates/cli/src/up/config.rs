@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use commons_engine::WorkerConfig;
 use commons_gateway::{ApiKey, check_bind};
-use commons_remote::RemoteConfig;
+use commons_remote::hub::HubConfig;
+use commons_remote::{Address, Key, RemoteConfig};
 use zeroize::Zeroizing;
 
 use crate::command::join::read_ticket;
 use crate::command::up::Args;
+use crate::engine::Size;
 use crate::model_path;
 use crate::settings::Settings;
 use crate::up::compute::ComputeConfig;
@@ -33,6 +35,7 @@ pub(crate) struct Config {
     pub(super) mesh_name: String,
     pub(super) engine: WorkerConfig,
     pub(super) compute: ComputeConfig,
+    pub(super) files: FilesConfig,
     pub(super) until_stdin_ends: bool,
 }
 
@@ -73,9 +76,46 @@ impl Config {
                 args: args.engine.to_args(),
                 memory_max: args.engine_memory,
             },
+            files: FilesConfig {
+                size_max: args.files_max,
+                origin: origin(
+                    args.offline,
+                    args.hugging_face.as_deref(),
+                    args.hugging_face_token_file.as_deref(),
+                )?,
+            },
             until_stdin_ends: args.until_stdin_ends,
         })
     }
+}
+
+/// The node's files.
+pub(super) struct FilesConfig {
+    pub(super) size_max: Option<Size>,
+    /// Hubs outside; none offline.
+    pub(super) origin: Option<HubConfig>,
+}
+
+fn origin(
+    is_offline: bool,
+    host: Option<&str>,
+    token: Option<&Path>,
+) -> anyhow::Result<Option<HubConfig>> {
+    if is_offline {
+        return Ok(None);
+    }
+    let mut hubs = HubConfig::new().context("the public hubs have no sound address")?;
+    if let Some(host) = host {
+        let address = Address::parse(host, false).context("see `--hugging-face URL`")?;
+        hubs = hubs.with_hugging_face(address);
+    }
+    if let Some(path) = token {
+        let name = path.display();
+        let text = read_secret(path)?;
+        let key = Key::new(text.trim()).with_context(|| format!("the file {name} has no token"))?;
+        hubs = hubs.with_token(key).context("see `--hugging-face-token-file FILE`")?;
+    }
+    Ok(Some(hubs))
 }
 
 fn read_key(path: &Path) -> anyhow::Result<ApiKey> {

@@ -12,12 +12,15 @@ use commons_gateway::{
 use commons_mesh::{Mesh, MeshConfig};
 use commons_node::api::{Counters, JoinView, NodeApi as _};
 use commons_node::engines::Engines;
-use commons_node::{Node, NodeConfig, Ports};
+use commons_node::{FilePorts, Node, NodeConfig, Ports};
 use commons_port::engine::Engine;
+use commons_port::hub::Origin;
 use commons_port::net::Net;
 use commons_record::Millis;
 use commons_record::mesh::Capability;
+use commons_remote::hub::{Hubs, Offline};
 use commons_store::adapters::AdapterFolder;
+use commons_store::blobs::{BlobOptions, BlobStore};
 use tokio::task::JoinSet;
 
 use super::compute::Computing;
@@ -27,6 +30,7 @@ use super::kept::Keeping;
 use super::open::{Keys, Opened};
 use super::stop::Stop;
 use super::tell::Event;
+use crate::engine::Size;
 use crate::machine;
 use crate::offline::OfflineNet;
 use crate::runtime::{OsEntropy, RealClock, Stopwatch, TokioSpawn};
@@ -97,6 +101,7 @@ impl Running {
         let mut engines: Vec<Arc<dyn Engine>> = vec![engine.engine()];
         engines.extend(foreign.engines());
         let keeping = Arc::new(Keeping::new(Arc::new(Engines::new(engines)), adapters));
+        let files = files(config, &opened.dir, &clock)?;
         let ports = Ports {
             net,
             engine: keeping.clone(),
@@ -104,6 +109,7 @@ impl Running {
             clock: clock.clone(),
             entropy: Arc::new(OsEntropy),
             spawn: Arc::new(TokioSpawn),
+            files: Some(files),
         };
         let node_config = NodeConfig {
             owner: opened.keys.owner,
@@ -116,7 +122,7 @@ impl Running {
         };
         let node = Node::start(node_config, ports).await.context("failed to start the node")?;
         let gateway = GatewayConfig { api_key: config.api_key.clone(), ..GatewayConfig::default() };
-        let state = GatewayState::new(node.clone(), clock, gateway);
+        let state = GatewayState::new(node.clone(), clock, gateway).with_hub(node.hub());
         let api = opened.api.local_addr().context("failed to see where the API listens")?;
         let mut listeners = JoinSet::new();
         let control = control_router(state.clone(), stop.by_owner());
@@ -245,4 +251,23 @@ fn network(config: &Config, keys: &Keys) -> anyhow::Result<(Option<Mesh>, Arc<dy
             "failed to open the network; choose other addresses with `--listen`, or leave it out",
         ),
     }
+}
+
+/// The files of the data folder, and where more of them come from.
+fn files(
+    config: &Config,
+    dir: &commons_store::DataDir,
+    clock: &Arc<RealClock>,
+) -> anyhow::Result<FilePorts> {
+    let budget = config.files.size_max.map(Size::bytes);
+    let blobs = BlobStore::open(dir, BlobOptions { budget, ..BlobOptions::default() });
+    let blobs = blobs.context("failed to open the files of the data folder")?;
+    let origin: Arc<dyn Origin> = match &config.files.origin {
+        None => Arc::new(Offline),
+        Some(hubs) => {
+            let hubs = Hubs::new(hubs.clone(), clock.clone());
+            Arc::new(hubs.context("failed to prepare for hubs outside")?)
+        }
+    };
+    Ok(FilePorts { blobs: Arc::new(blobs), origin })
 }

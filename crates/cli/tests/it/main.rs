@@ -5,11 +5,13 @@
 
 mod adapters;
 mod bench;
+mod catalogue;
 mod chat;
 mod demo;
 mod encoder;
 mod endings;
 mod exact;
+mod files;
 mod foreign;
 mod forms;
 mod kills;

@@ -187,7 +187,7 @@ impl Loader<'_> {
         &self,
         part: &Slice<'_>,
         inputs: usize,
-    ) -> Result<(TensorType, Vec<u8>), WeightError> {
+    ) -> Result<(crate::gguf::TensorType, Vec<u8>), WeightError> {
         let name = format!("{}.weight", part.name);
         let facts = self.weights.matrix(&name, part.rows_all, inputs)?;
         let mut bytes = vec![0; facts.row_size() * part.rows.len()];

@@ -46,6 +46,17 @@ pub(crate) fn request(
     Response { status, headers, reader, chunk: Vec::new(), is_over: false }
 }
 
+/// Gets bytes `first..=last` of what is at a path.
+pub(crate) fn ranged(addr: SocketAddr, path: &str, first: usize, last: usize) -> Response {
+    // A header behind the method's line: no other test needs one of its own.
+    request(
+        addr,
+        "GET",
+        &format!("{path} HTTP/1.1\r\nrange: bytes={first}-{last}\r\nx-rest:"),
+        None,
+    )
+}
+
 /// Posts JSON.
 pub(crate) fn post(addr: SocketAddr, path: &str, body: &Value) -> Response {
     request(addr, "POST", path, Some(body))
@@ -68,8 +79,8 @@ impl Response {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers))
     }
 
-    /// The whole body as JSON.
-    pub(crate) fn json(mut self) -> Value {
+    /// The whole body.
+    pub(crate) fn bytes(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         if self.headers.contains_key("content-length") {
             self.reader.read_to_end(&mut body).expect("the body arrives");
@@ -78,6 +89,12 @@ impl Response {
                 body.append(&mut self.chunk);
             }
         }
+        body
+    }
+
+    /// The whole body as JSON.
+    pub(crate) fn json(mut self) -> Value {
+        let body = self.bytes();
         serde_json::from_slice(&body)
             .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&body)))
     }
