@@ -9,7 +9,7 @@ use commons_record::{Hash, PeerId};
 use commons_swarm::fetch::Progress;
 use tokio::sync::{mpsc, watch};
 
-use super::{Stock, refusal, sources};
+use super::{Stock, sources};
 use crate::api::catalogue::{CatalogueApi as _, Judged};
 use crate::api::{Refusal, RefusalCode};
 use crate::blobs::{Pull, PullEvent, PullPorts, PullSpec, protocol, pull};
@@ -161,9 +161,4 @@ fn end(tell: &watch::Sender<State>, how: Result<(), BlobError>) {
         state.end.get_or_insert(how);
         is_first
     });
-}
-
-/// What a pull that ended badly is told as.
-pub(super) fn failed(error: &BlobError) -> Refusal {
-    refusal(error)
 }

@@ -191,7 +191,7 @@ async fn whole(
                 let _ = tell.send(progress(path, *size, *size, &seen.progress)).await;
                 return Ok(size - held);
             }
-            Some(Err(error)) => return Err(active::failed(&error)),
+            Some(Err(error)) => return Err(refusal(&error)),
             None => {}
         }
         match (&seen.stall, stalled_since) {
